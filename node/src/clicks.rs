@@ -1,0 +1,1 @@
+//! The click pipeline and its summaries.

@@ -1,0 +1,4 @@
+//! The embedded engine.
+/// The engine.
+#[derive(Clone, Debug)]
+pub struct Embedded;

@@ -1,0 +1,133 @@
+//! What lies in the store: every kind of row, its key and its encoding.
+//!
+//! A key is one prefix byte for its [`Kind`], then its parts in an order-preserving encoding ([`Key`]). A value is one
+//! version byte and then postcard; an old version stays readable for ever. Rows are defined in one file a subject below
+//! this one; nothing outside `store` builds a key.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::kv::KvError;
+
+/// Every kind of row. The byte leads the key and never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The keyspace's identity, its permutation key and format version: one row.
+    Keyspace = b'a',
+    /// Which boot took a block: (code length, block).
+    Claim = b'b',
+    /// The highest block ever claimed plus one: (code length).
+    HighWaterMark = b'c',
+    /// Whose a worker ID is and until when: (worker ID).
+    Worker = b'd',
+    /// A link: (domain, code).
+    Link = b'e',
+    /// Where a link is, by its ID: (bit-reversed ID).
+    LinkById = b'f',
+    /// A user's links, newest first: (bit-reversed user, inverted link ID).
+    LinkByOwner = b'g',
+    /// The first answer to an idempotency key: (hash of caller and key).
+    Idempotency = b'h',
+    /// A user: (bit-reversed ID).
+    User = b'i',
+    /// Whose an e-mail address is: (normalised address).
+    UserByEmail = b'j',
+    /// A refresh token: (SHA-256 of the token).
+    RefreshToken = b'k',
+    /// A family of refresh tokens: (family).
+    RefreshFamily = b'l',
+    /// A raw click: (spread, day, boot, counter).
+    Click = b'm',
+    /// Clicks of all time: (domain, code, shard).
+    ClickTotal = b'n',
+    /// Clicks of a day: (domain, code, day, shard).
+    ClickDay = b'o',
+    /// Clicks of an hour: (domain, code, hour, shard).
+    ClickHour = b'p',
+    /// The salt that visitors of a day are hashed with: (day).
+    VisitorSalt = b'q',
+}
+
+/// Builds a key: parts appended in order sort as their tuples would.
+#[derive(Clone, Debug)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// The prefix of all rows of one kind.
+    pub fn of(kind: Kind) -> Self {
+        Self(vec![kind as u8])
+    }
+
+    /// A string without NUL, ended by one, so that no string is another's prefix.
+    #[must_use]
+    pub fn text(mut self, part: &str) -> Self {
+        debug_assert!(!part.as_bytes().contains(&0), "text parts hold no NUL");
+        self.0.extend_from_slice(part.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    /// An unsigned number in big-endian order.
+    #[must_use]
+    pub fn number(mut self, part: u64) -> Self {
+        self.0.extend_from_slice(&part.to_be_bytes());
+        self
+    }
+
+    /// A time-ordered number with its bits reversed: neighbours in time land far apart, so no region takes all writes.
+    #[must_use]
+    pub fn spread(self, part: u64) -> Self {
+        self.number(part.reverse_bits())
+    }
+
+    /// A number in descending order.
+    #[must_use]
+    pub fn descending(self, part: u64) -> Self {
+        self.number(!part)
+    }
+
+    /// Bytes of a fixed length.
+    #[must_use]
+    pub fn bytes(mut self, part: &[u8]) -> Self {
+        self.0.extend_from_slice(part);
+        self
+    }
+
+    /// The finished key.
+    pub fn build(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Why a read or a write of the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The key-value engine failed.
+    #[error("the store failed")]
+    Kv(#[from] KvError),
+    /// A row is not what its kind says: written by a newer release, or damaged.
+    #[error("a {kind:?} row does not decode (version byte {version:?})")]
+    Decode {
+        /// The row's kind.
+        kind: Kind,
+        /// The version byte found, if the row has one.
+        version: Option<u8>,
+    },
+}
+
+/// Encodes a value: the version byte, then postcard.
+pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    // Rows are plain data: postcard fails only on maps and sequences of unknown length, which none of them has.
+    postcard::to_extend(value, vec![version]).unwrap_or_default()
+}
+
+/// Decodes a value whose version byte is `version`.
+pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, version: u8, bytes: &[u8]) -> Result<T, StoreError> {
+    let undecodable = || StoreError::Decode { kind, version: bytes.first().copied() };
+    let (found, body) = bytes.split_first().ok_or_else(undecodable)?;
+    if *found != version {
+        return Err(undecodable());
+    }
+    postcard::from_bytes(body).map_err(|_| undecodable())
+}
