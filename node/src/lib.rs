@@ -1,7 +1,8 @@
 //! The node: a stateless server that shortens, redirects and counts, on an ordered transactional key-value store.
 //!
 //! Modules import downwards in this order, never up.
-pub mod clicks;
-pub mod store;
-pub mod kv;
 pub mod ambient;
+pub mod clicks;
+pub mod kv;
+pub mod links;
+pub mod store;
