@@ -1,2 +1,40 @@
 //! The project's tasks: `cargo xtask --help`.
-fn main() {}
+use anyhow::Result;
+use clap::Parser;
+use shortener_tests::tasks::{bench, checks, tiers};
+
+/// The project's tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Check the formatting
+    Fmt,
+    /// Run the lints, warnings denied
+    Clippy,
+    /// Build the documentation, warnings denied
+    Docs,
+    /// Check licences, sources and bans of all dependencies
+    Deny,
+    /// Run every test tier in its short form; prints the minutes of each
+    Test,
+    /// Run the same tiers with larger numbers: minutes of outage, kill loops, millions of creates
+    Soak,
+    /// Run a benchmark on this machine and print its table
+    Bench {
+        /// The benchmark and its arguments; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Fmt => checks::fmt(),
+        Task::Clippy => checks::clippy(),
+        Task::Docs => checks::docs(),
+        Task::Deny => checks::deny(),
+        Task::Test => tiers::run_all(false),
+        Task::Soak => tiers::run_all(true),
+        Task::Bench { arguments } => bench::bench(&arguments),
+    }
+}

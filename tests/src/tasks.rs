@@ -1,0 +1,7 @@
+//! What `cargo xtask` does: the steps of CI, the test tiers, the benchmarks. A task is a few lines; what it runs prints
+//! for itself.
+pub mod bench;
+pub mod checks;
+pub mod command;
+pub mod schemathesis;
+pub mod tiers;

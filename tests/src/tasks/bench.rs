@@ -1,0 +1,13 @@
+//! Builds what a benchmark needs in release, and runs it. The measuring program is itself a release build, so that the
+//! load generator takes as little of the machine as it can.
+use anyhow::Result;
+
+use super::command::{cargo, run};
+
+/// Runs the benchmark program with the given arguments, such as `redirect`.
+pub fn bench(arguments: &[String]) -> Result<()> {
+    let packages = ["--package", "shortener-node", "--package", "shortener-tests"];
+    run(cargo(&["build", "--release", "--bins"])?.args(packages))?;
+    run(cargo(&["run", "--quiet", "--release", "--package", "shortener-tests", "--bin", "bench", "--"])?
+        .args(arguments))
+}

@@ -1,0 +1,185 @@
+//! The test tiers, cheapest first, and the table of what each took. A tier that fails does not hide those after it; a
+//! tier that cannot run here says so in the table, and fails the run where it is somebody's gate.
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use shortener_node::ambient::Clock;
+
+use super::command::{cargo, command, run, run_seeing};
+use super::schemathesis;
+use crate::sizes::{SOAK_VARIABLE, in_ci, workspace_root};
+
+/// The test binary that needs a browser; all others of the `tests` crate need nothing but the toolchain.
+const BROWSER: &str = "browser";
+
+/// How one tier ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It ran to its end.
+    Ran {
+        /// How many of its tests passed.
+        passed: u64,
+        /// How many of its tests failed.
+        failed: u64,
+        /// Whether the command itself ended well: a test binary that crashes counts nothing.
+        succeeded: bool,
+    },
+    /// What it needs is not here and could not be installed.
+    NotRun {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+struct Row {
+    tier: String,
+    took: Duration,
+    ending: Ending,
+}
+
+/// Runs every tier. With `soak`, the same code with larger numbers.
+pub fn run_all(soak: bool) -> Result<()> {
+    let clock = Clock::system();
+    let mut rows = Vec::new();
+    let mut tier = |name: &str, body: &mut dyn FnMut() -> Result<Ending>| {
+        announce(name);
+        let start = clock.monotonic();
+        let ending = body().unwrap_or_else(|error| {
+            eprintln!("{name}: {error:#}");
+            Ending::Ran { passed: 0, failed: 1, succeeded: false }
+        });
+        rows.push(Row { tier: name.to_owned(), took: clock.monotonic().saturating_sub(start), ending });
+    };
+
+    tier("build", &mut build);
+    tier("unit and property", &mut || cargo_test(&["--workspace", "--exclude", "shortener-tests"], soak));
+    tier("harness", &mut || cargo_test(&["--package", "shortener-tests", "--lib", "--bins"], soak));
+    for name in test_binaries()? {
+        tier(&name, &mut || cargo_test(&["--package", "shortener-tests", "--test", &name], soak));
+    }
+    tier(BROWSER, &mut || match prepare("tests/env/browser.sh")? {
+        Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
+        Prepared::Ready(_) => cargo_test(&["--package", "shortener-tests", "--test", BROWSER], soak),
+    });
+    tier("schemathesis", &mut || match prepare("tests/env/schemathesis.sh")? {
+        Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
+        Prepared::Ready(program) => schemathesis::run(&program, soak),
+    });
+    report(&rows)
+}
+
+/// Compiles the node and every test first, so that the tiers' times are those of the tests.
+fn build() -> Result<Ending> {
+    run(&mut cargo(&["build", "--package", "shortener-node"])?)?;
+    run(&mut cargo(&["test", "--workspace", "--no-run"])?)?;
+    Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true })
+}
+
+/// The test binaries of the `tests` crate but the browser's, one tier each.
+fn test_binaries() -> Result<Vec<String>> {
+    let directory = workspace_root()?.join("tests/tests");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))? {
+        let path = entry.context("listing the test binaries")?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.retain(|name| name != BROWSER);
+    names.sort();
+    Ok(names)
+}
+
+fn cargo_test(arguments: &[&str], soak: bool) -> Result<Ending> {
+    let mut test: Command = cargo(&["test", "--no-fail-fast"])?;
+    test.args(arguments).env(SOAK_VARIABLE, if soak { "1" } else { "0" });
+    let (mut passed, mut failed) = (0, 0);
+    let succeeded = run_seeing(&mut test, |line| {
+        if let Some((more_passed, more_failed)) = counts(line) {
+            passed += more_passed;
+            failed += more_failed;
+        }
+    })?;
+    Ok(Ending::Ran { passed, failed, succeeded })
+}
+
+/// Passed and failed of the line that ends each test binary: `test result: ok. 3 passed; 0 failed; …`.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number_before = |word: &str| {
+        let words: Vec<_> = rest.split([' ', ';', '.']).filter(|text| !text.is_empty()).collect();
+        words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok())
+    };
+    Some((number_before("passed")?, number_before("failed")?))
+}
+
+enum Prepared {
+    /// All is there; what the script printed last, such as the path of a program.
+    Ready(String),
+    Missing(String),
+}
+
+/// Runs a script that installs what a tier needs. It exits 0 and prints where that is, or fails and prints why.
+fn prepare(script: &str) -> Result<Prepared> {
+    let output = command("bash", &[script])?.output().with_context(|| format!("starting {script}"))?;
+    let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason").to_owned();
+    Ok(if output.status.success() { Prepared::Ready(last) } else { Prepared::Missing(last) })
+}
+
+#[expect(clippy::print_stdout, reason = "the task's own output")]
+fn announce(tier: &str) {
+    println!("\n=== {tier} ===");
+}
+
+#[expect(clippy::print_stdout, reason = "the task's own output")]
+fn report(rows: &[Row]) -> Result<()> {
+    println!("\n| tier | minutes | passed | failed | |\n|---|---:|---:|---:|---|");
+    let (mut all_passed, mut all_failed, mut not_run, mut broken) = (0, 0, 0, 0);
+    for Row { tier, took, ending } in rows {
+        let minutes = took.as_secs_f64() / 60.0;
+        match ending {
+            Ending::Ran { passed, failed, succeeded } => {
+                let verdict = if *succeeded { "ok" } else { "FAILED" };
+                println!("| {tier} | {minutes:.1} | {passed} | {failed} | {verdict} |");
+                all_passed += passed;
+                all_failed += failed;
+                broken += u32::from(!succeeded);
+            }
+            Ending::NotRun { reason } => {
+                println!("| {tier} | {minutes:.1} | | | NOT RUN: {reason} |");
+                not_run += 1;
+            }
+        }
+    }
+    let minutes = rows.iter().map(|row| row.took).sum::<Duration>().as_secs_f64() / 60.0;
+    println!("\n{all_passed} passed, {all_failed} failed, {not_run} tiers not run, in {minutes:.1} minutes");
+    ensure!(broken == 0, "{broken} tiers failed");
+    ensure!(not_run == 0 || !in_ci(), "{not_run} tiers were not run");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_are_read_from_the_line_that_ends_a_test_binary() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.01s";
+        assert_eq!(counts(line), Some((12, 3)));
+        assert_eq!(counts("test links::tests::an_alias ... ok"), None);
+    }
+
+    #[test]
+    fn a_tier_that_failed_fails_the_run_and_one_that_passed_does_not() {
+        let row = |succeeded| Row {
+            tier: "unit".to_owned(),
+            took: Duration::ZERO,
+            ending: Ending::Ran { passed: 1, failed: 0, succeeded },
+        };
+        assert!(report(&[row(true)]).is_ok());
+        assert!(report(&[row(true), row(false)]).is_err());
+    }
+}
