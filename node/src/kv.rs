@@ -3,11 +3,50 @@
 //! Reads see a snapshot. Transactions are optimistic: they buffer their writes, and `commit` fails with
 //! [`KvError::Conflict`] when a key they write was written by somebody else since they began. The engine is chosen once,
 //! at start; all engines pass the same contract suite.
+//!
+//! What every engine promises: a snapshot never changes; a transaction is seen whole or not at all; what was acknowledged
+//! is on disk; reads alone never conflict. Two transactions that merely [`lock`](Transaction::lock) the same key may or
+//! may not conflict with each other.
+//!
+//! Deadlines are kept here and not by callers: a read that takes longer than [`READ_DEADLINE`] is `Unavailable`, a commit
+//! that takes longer than [`WRITE_DEADLINE`] is `Undetermined`.
 
-use std::future::Future;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::ambient::{self, UnixMs};
+use crate::kv::embedded::Embedded;
+use crate::kv::write_set::WriteSet;
+
+pub mod embedded;
+pub(crate) mod write_set;
+
+/// Longest key, in bytes: far above the longest text in a key, and below what either engine takes.
+pub const KEY_BYTES_MAX: usize = 4 << 10;
+/// Longest value, in bytes: rows are a few hundred bytes; a larger one is a mistake that would stall the others.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Most rows that one scan or one `batch_get` answers: larger reads are made in pages.
+pub const SCAN_ROWS_MAX: usize = 10_000;
+/// Most bytes that one scan or one `batch_get` answers: it is held in memory whole.
+pub const SCAN_BYTES_MAX: usize = 64 << 20;
+/// Most keys that one transaction writes or locks: it holds up everybody in its commit group.
+pub const TRANSACTION_ROWS_MAX: usize = 10_000;
+/// Most bytes of keys and values that one transaction writes: what a replicated log takes as one entry.
+pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// How often [`Kv::transact`] runs its body before it gives up with `Conflict`.
+pub const TRANSACT_ATTEMPTS_MAX: u32 = 32;
+/// How long a read may take.
+pub const READ_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a commit may take.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(3);
+
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX <= TRANSACTION_BYTES_MAX, "any one row fits a transaction");
+
+/// The longest pause between two attempts of [`Kv::transact`]: long enough for 64 contenders to pass one by one.
+const BACKOFF_MS_MAX: u64 = 64;
 
 /// Why the key-value store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
     /// Another transaction wrote one of this one's keys first. Begin again.
     #[error("another transaction wrote the same key first")]
@@ -18,7 +57,7 @@ pub enum KvError {
         /// The key that was there.
         key: Vec<u8>,
     },
-    /// A scan, key or value is larger than the engine takes.
+    /// A scan, key, value or transaction is larger than the engine takes.
     #[error("{what} is over the limit of {limit}")]
     TooLarge {
         /// What was too large.
@@ -40,12 +79,221 @@ pub enum KvError {
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// The store of a node.
+/// The store of a node; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Kv {
     /// On this machine's disk.
-    Embedded(embedded::Embedded),
+    Embedded(Embedded),
 }
-pub mod embedded;
-#[expect(unused, reason = "replaced with the engine")]
-fn unused(_: impl Future<Output = ()>) {}
+
+impl Kv {
+    /// Reads one key at a fresh timestamp: everything acknowledged before the call is seen.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        match self {
+            Self::Embedded(engine) => engine.snapshot()?.get(key).await,
+        }
+    }
+
+    /// A view of the store as it is now, which never changes. Keep it for seconds, not minutes: it holds back compaction.
+    pub async fn snapshot(&self) -> Result<Snapshot, KvError> {
+        match self {
+            Self::Embedded(engine) => Ok(Snapshot { view: engine.snapshot()? }),
+        }
+    }
+
+    /// Begins a transaction on the store as it is now.
+    pub async fn begin(&self) -> Result<Transaction, KvError> {
+        match self {
+            Self::Embedded(engine) => {
+                let started = engine.begin()?;
+                let (now, writes) = (started.now(), WriteSet::default());
+                Ok(Transaction { started, snapshot: Snapshot { view: engine.snapshot()? }, now, writes })
+            }
+        }
+    }
+
+    /// Begins, runs `body` and commits; on `Conflict` begins again after a short random pause, at most
+    /// [`TRANSACT_ATTEMPTS_MAX`] times. `body` must have no effect but on its transaction, which it gives back:
+    ///
+    /// ```
+    /// # async fn double(kv: &shortener_node::kv::Kv, key: &[u8]) -> Result<usize, shortener_node::kv::KvError> {
+    /// kv.transact(async |mut transaction| {
+    ///     let value = transaction.get(key).await?.unwrap_or_default();
+    ///     let doubled = [value.as_slice(), &value].concat();
+    ///     let length = doubled.len();
+    ///     transaction.put(key.to_vec(), doubled);
+    ///     Ok((transaction, length))
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    /// (It takes the transaction by value because a future that borrows it cannot be shown to be `Send` yet.)
+    pub async fn transact<T, E, Body>(&self, body: impl Fn(Transaction) -> Body) -> Result<T, E>
+    where
+        E: From<KvError>,
+        Body: Future<Output = Result<(Transaction, T), E>>,
+    {
+        for attempt in 0..TRANSACT_ATTEMPTS_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(backoff(attempt, ambient::random())).await;
+            }
+            let (transaction, answer) = body(self.begin().await?).await?;
+            match transaction.commit().await {
+                Ok(()) => return Ok(answer),
+                Err(KvError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(KvError::Conflict.into())
+    }
+}
+
+/// The pause before an attempt: random, so that those who collided do not collide again, up to a bound that doubles.
+fn backoff(attempt: u32, random: [u8; 2]) -> Duration {
+    let bound_ms = 1_u64.checked_shl(attempt).unwrap_or(BACKOFF_MS_MAX).min(BACKOFF_MS_MAX);
+    Duration::from_micros(bound_ms * 1_000 * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX))
+}
+
+/// An unchanging view of the store.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    view: embedded::View,
+}
+
+impl Snapshot {
+    /// Reads one key.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.view.get(key).await
+    }
+
+    /// Reads many keys, at most [`SCAN_ROWS_MAX`]; the answers are in the order of `keys`.
+    pub async fn batch_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        check_limit("a batch of keys to read", keys.len(), SCAN_ROWS_MAX)?;
+        self.view.batch_get(keys.to_vec()).await
+    }
+
+    /// The first `limit` rows of `range` in ascending order of their keys; `limit` is at most [`SCAN_ROWS_MAX`].
+    pub async fn scan(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
+        check_limit("a scan's number of rows", limit, SCAN_ROWS_MAX)?;
+        self.view.scan(range, limit).await
+    }
+}
+
+/// A transaction: reads see the store as it was when it began, with its own writes on top.
+///
+/// Dropping it forgets its writes. A write that is over a limit, or an `insert` of a key that it wrote itself, is
+/// reported by [`commit`](Self::commit).
+#[derive(Debug)]
+pub struct Transaction {
+    started: embedded::Started,
+    snapshot: Snapshot,
+    now: UnixMs,
+    writes: WriteSet,
+}
+
+impl Transaction {
+    /// The store's own clock when this transaction began. It never goes back behind what a committed transaction saw, across
+    /// restarts too, whatever the machine's clock does.
+    pub fn now(&self) -> UnixMs {
+        self.now
+    }
+
+    /// Reads one key.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        match self.writes.get(key) {
+            Some(own) => Ok(own.map(<[u8]>::to_vec)),
+            None => self.snapshot.get(key).await,
+        }
+    }
+
+    /// Reads many keys, at most [`SCAN_ROWS_MAX`]; the answers are in the order of `keys`.
+    pub async fn batch_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        let mut values = self.snapshot.batch_get(keys).await?;
+        for (key, value) in keys.iter().zip(&mut values) {
+            if let Some(own) = self.writes.get(key) {
+                *value = own.map(<[u8]>::to_vec);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The first `limit` rows of `range` in ascending order of their keys; `limit` is at most [`SCAN_ROWS_MAX`].
+    pub async fn scan(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
+        check_limit("a scan's number of rows", limit, SCAN_ROWS_MAX)?;
+        // A row that this transaction deleted must not cost the answer one of its places.
+        let stored = self.snapshot.view.scan(range.clone(), limit + self.writes.deletes_in(&range)).await?;
+        Ok(self.writes.overlay(stored, &range, limit))
+    }
+
+    /// Writes a row, whether its key exists or not.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.put(key, value);
+    }
+
+    /// Writes a row whose key must not exist: else the commit fails with `AlreadyExists`, or with `Conflict` when the key
+    /// was written since this transaction began.
+    pub fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert(key, value);
+    }
+
+    /// Deletes a row; no error when there is none.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.writes.delete(key);
+    }
+
+    /// Makes the commit fail with `Conflict` when another transaction writes this key first, without writing it here.
+    pub fn lock(&mut self, key: Vec<u8>) {
+        self.writes.lock(key);
+    }
+
+    /// Commits. After `Ok` the writes are on disk; after `Undetermined` they may be; after any other error none is.
+    pub async fn commit(self) -> Result<(), KvError> {
+        let Self { started, snapshot, now: _, writes } = self;
+        // The store may now forget the old versions that this transaction was reading.
+        drop(snapshot);
+        let writes = writes.finish()?;
+        if writes.is_empty() { Ok(()) } else { started.commit(writes).await }
+    }
+}
+
+/// All keys that start with `prefix`.
+pub fn prefix_range(prefix: Vec<u8>) -> Range<Vec<u8>> {
+    let mut end = prefix.clone();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return prefix..end;
+        }
+    }
+    // The prefix is empty or all 0xff: no key sorts behind this one, as none is so long.
+    prefix..vec![u8::MAX; KEY_BYTES_MAX + 1]
+}
+
+/// Fails with `TooLarge` when `found` is over `limit`.
+pub(crate) fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<(), KvError> {
+    if found > limit { Err(KvError::TooLarge { what, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_range_holds_what_starts_with_the_prefix_and_nothing_else() {
+        for prefix in
+            ["", "a", "a\u{7f}", "b"].map(str::as_bytes).into_iter().chain([&b"a\xff"[..], b"\xff", b"\xff\xff"])
+        {
+            let range = prefix_range(prefix.to_vec());
+            for key in [&b""[..], b"a", b"a\x00", b"a\x7f", b"a\xff", b"a\xff\xff", b"b", b"\xff", b"\xff\xff\xff"] {
+                assert_eq!(range.contains(&key.to_vec()), key.starts_with(prefix), "{prefix:?} {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pause_between_attempts_stays_under_its_bound() {
+        assert_eq!(backoff(1, [0xff, 0xff]), Duration::from_millis(2));
+        assert_eq!(backoff(31, [0, 0]), Duration::ZERO);
+        assert_eq!(backoff(u32::MAX, [0xff, 0xff]), Duration::from_millis(BACKOFF_MS_MAX));
+    }
+}

@@ -1,4 +1,215 @@
-//! The embedded engine.
-/// The engine.
-#[derive(Clone, Debug)]
-pub struct Embedded;
+//! The embedded engine: a node alone on one machine keeps everything in one directory.
+//!
+//! `fjall` gives snapshots and one atomic durable batch at a time; the optimistic transactions are ours. A transaction
+//! notes the number of the last commit when it begins and buffers its writes; one committer thread checks
+//! and applies whole groups of them with one sync. Nothing is acknowledged or seen before it is on disk.
+//!
+//! When a write or a sync fails (a full disk, an I/O error) nobody can say what the disk holds, so the engine stops for
+//! good: every later call is `Unavailable`, [`Embedded::failed`] resolves, and the node should stop. Opening the
+//! directory again reads back what the disk holds: everything that was acknowledged.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::ambient::{Clock, UnixMs};
+use crate::kv::embedded::committer::{COMMIT_QUEUE_MAX, Commit, Committer, Request, Writes};
+use crate::kv::embedded::engine::Engine;
+use crate::kv::embedded::shared::{Live, Shared};
+use crate::kv::{KvError, READ_DEADLINE, Row, SCAN_BYTES_MAX, WRITE_DEADLINE, check_limit};
+
+mod committer;
+mod conflicts;
+mod directory;
+mod engine;
+mod shared;
+
+pub use directory::OpenError;
+
+/// Most reads at work at once, each on a thread that may wait for the disk; the others wait for their turn.
+const READS_IN_FLIGHT_MAX: usize = 64;
+
+/// An open data directory; cheap to clone. It is closed by [`close`](Self::close), or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Embedded {
+    inner: Arc<Inner>,
+}
+
+/// Fields are dropped in this order: first nobody can ask the committer any more, then it ends, then the engine closes.
+struct Inner {
+    queue: mpsc::Sender<Request>,
+    _committer: JoinOnDrop,
+    engine: Arc<Engine>,
+    shared: Arc<Shared>,
+    reads: Arc<Semaphore>,
+}
+
+impl Embedded {
+    /// Opens the store in `dir`, making both when there is none. Blocks for as long as the journal takes to read.
+    pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
+        let engine = Arc::new(directory::open(dir)?);
+        let persisted = engine.clock().map_err(|error| OpenError::engine(dir, error))?;
+        let shared = Arc::new(Shared::new(clock, persisted));
+        let (queue, requests) = mpsc::channel(COMMIT_QUEUE_MAX);
+        let committer = Committer::new(Arc::clone(&engine), Arc::clone(&shared), requests);
+        let committer = std::thread::Builder::new()
+            .name("kv-committer".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| OpenError::io(dir, &error))?;
+        let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
+        let _committer = JoinOnDrop(Some(committer));
+        Ok(Self { inner: Arc::new(Inner { queue, _committer, engine, shared, reads }) })
+    }
+
+    /// Resolves with the reason once the engine has failed or was closed: the node should stop then.
+    pub async fn failed(&self) -> String {
+        self.inner.shared.failed().await
+    }
+
+    /// Commits what is queued, syncs, and refuses everything from then on. The directory is free for another node once
+    /// every clone and everything made from them is dropped.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.inner.queue.send(Request::Close(done)).await.is_ok() {
+            // An error is a committer that stopped by itself: then there is nothing left to finish.
+            let _ = closed.await;
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Result<View, KvError> {
+        self.inner.shared.check()?;
+        Ok(View { inner: Arc::clone(&self.inner), at: Arc::new(self.inner.engine.snapshot()) })
+    }
+
+    /// Begins a transaction. It has to take its snapshot after this, so that it sees all that it cannot conflict with.
+    pub(super) fn begin(&self) -> Result<Started, KvError> {
+        self.inner.shared.check()?;
+        let now = self.inner.shared.now();
+        Ok(Started { inner: Arc::clone(&self.inner), live: Live::new(&self.inner.shared), now })
+    }
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").finish_non_exhaustive()
+    }
+}
+
+/// Waits for a thread when it is dropped.
+struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An unchanging view of the store; cheap to clone.
+#[derive(Clone)]
+pub(super) struct View {
+    inner: Arc<Inner>,
+    at: Arc<fjall::Snapshot>,
+}
+
+impl View {
+    pub(super) async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let key = key.to_vec();
+        self.read(move |engine, at| Ok(engine.get(at, &key)?)).await
+    }
+
+    pub(super) async fn batch_get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        self.read(move |engine, at| {
+            let (mut values, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+            for key in &keys {
+                let value = engine.get(at, key)?;
+                bytes += value.as_ref().map_or(0, Vec::len);
+                check_limit("a batch's bytes", bytes, SCAN_BYTES_MAX)?;
+                values.push(value);
+            }
+            Ok(values)
+        })
+        .await
+    }
+
+    pub(super) async fn scan(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
+        self.read(move |engine, at| engine.scan(at, range, limit)).await
+    }
+
+    /// Reads on a thread that may wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine, &fjall::Snapshot) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, KvError> {
+        self.inner.shared.check()?;
+        let unavailable = |reason: &str| KvError::Unavailable { reason: reason.to_owned() };
+        let answer = async {
+            let turn = Arc::clone(&self.inner.reads).acquire_owned().await;
+            let (engine, at) = (Arc::clone(&self.inner.engine), Arc::clone(&self.at));
+            let reading = tokio::task::spawn_blocking(move || {
+                // Given back when the read is done, even if nobody waits for it any more.
+                let _turn = turn;
+                read(&engine, &at)
+            });
+            reading.await.unwrap_or_else(|_| Err(unavailable("a read broke off: the data may be damaged")))
+        };
+        tokio::time::timeout(READ_DEADLINE, answer)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("a read took longer than its deadline")))
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+/// A transaction that has begun.
+pub(super) struct Started {
+    inner: Arc<Inner>,
+    live: Live,
+    now: UnixMs,
+}
+
+impl Started {
+    /// The store's clock when it began.
+    pub(super) fn now(&self) -> UnixMs {
+        self.now
+    }
+
+    /// Queues the writes and waits until they are committed or refused.
+    pub(super) async fn commit(self, writes: Writes) -> Result<(), KvError> {
+        let Self { inner, live, now: _ } = self;
+        inner.shared.check()?;
+        let mut is_queued = false;
+        let committed = async {
+            let Ok(place) = inner.queue.reserve().await else {
+                return Err(KvError::Unavailable { reason: "it was closed".to_owned() });
+            };
+            let (answer, answered) = oneshot::channel();
+            is_queued = true;
+            place.send(Request::Commit(Commit { live, writes, answer }));
+            // The committer broke off without an answer.
+            answered.await.unwrap_or(Err(KvError::Undetermined))
+        };
+        let answer = tokio::time::timeout(WRITE_DEADLINE, committed).await;
+        answer.unwrap_or_else(|_| {
+            inner.shared.check_stall();
+            let reason = "too many commits are waiting".to_owned();
+            Err(if is_queued { KvError::Undetermined } else { KvError::Unavailable { reason } })
+        })
+    }
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").field("now", &self.now).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! What the committer and everybody else share: the sequence of commits, who is live, the store's clock, and whether the
+//! engine has failed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::ambient::{Clock, UnixMs};
+use crate::kv::KvError;
+
+/// A commit group that takes longer than this will not end: the disk hangs, or the engine waits for a thread that died.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// What is shared.
+#[derive(Debug)]
+pub(super) struct Shared {
+    clock: Clock,
+    /// The largest moment ever handed out or persisted.
+    clock_max_ms: AtomicU64,
+    sequence: Mutex<Sequence>,
+    /// When the group that is being committed started, in milliseconds of the monotonic clock plus one; 0 when there is none.
+    group_started: AtomicU64,
+    failed: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Sequence {
+    /// The number of the last commit that can be seen.
+    last: u64,
+    /// How many live transactions began at which number.
+    live: BTreeMap<u64, usize>,
+}
+
+impl Shared {
+    pub(super) fn new(clock: Clock, persisted: UnixMs) -> Self {
+        Self {
+            clock,
+            clock_max_ms: AtomicU64::new(persisted.0),
+            sequence: Mutex::default(),
+            group_started: AtomicU64::new(0),
+            failed: watch::Sender::new(None),
+        }
+    }
+
+    /// The store's clock: wall time, but never before what it was.
+    pub(super) fn now(&self) -> UnixMs {
+        let wall_ms = self.clock.now().0;
+        UnixMs(self.clock_max_ms.fetch_max(wall_ms, Ordering::AcqRel).max(wall_ms))
+    }
+
+    /// The largest moment handed out so far.
+    pub(super) fn clock_max(&self) -> UnixMs {
+        UnixMs(self.clock_max_ms.load(Ordering::Acquire))
+    }
+
+    /// The number of the last commit that can be seen.
+    pub(super) fn sequence(&self) -> u64 {
+        self.locked().last
+    }
+
+    /// Makes a commit visible to those who begin from now on.
+    pub(super) fn set_sequence(&self, last: u64) {
+        self.locked().last = last;
+    }
+
+    /// Below this number nobody can conflict any more.
+    pub(super) fn oldest_live(&self) -> u64 {
+        let sequence = self.locked();
+        sequence.live.keys().next().copied().unwrap_or(sequence.last)
+    }
+
+    /// Fails when the engine has failed or was closed, or when its committer has been stuck for too long.
+    pub(super) fn check(&self) -> Result<(), KvError> {
+        match &*self.failed.borrow() {
+            None => Ok(()),
+            Some(reason) => Err(KvError::Unavailable { reason: reason.clone() }),
+        }
+    }
+
+    /// Every later call is `Unavailable` for this reason; the first reason stays.
+    pub(super) fn fail(&self, reason: String) -> KvError {
+        self.failed.send_if_modified(|failed| {
+            let is_first = failed.is_none();
+            failed.get_or_insert_with(|| reason.clone());
+            is_first
+        });
+        KvError::Unavailable { reason }
+    }
+
+    /// Fails the engine when its committer has been busy with one group for too long.
+    pub(super) fn check_stall(&self) {
+        let started_ms = self.group_started.load(Ordering::Acquire);
+        let Some(started_ms) = started_ms.checked_sub(1) else { return };
+        if self.clock.monotonic().saturating_sub(Duration::from_millis(started_ms)) > STALL_MAX {
+            self.fail(format!("the disk did not finish a commit within {} s", STALL_MAX.as_secs()));
+        }
+    }
+
+    pub(super) fn group_started(&self) {
+        let now_ms = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        self.group_started.store(now_ms.saturating_add(1), Ordering::Release);
+    }
+
+    pub(super) fn group_ended(&self) {
+        self.group_started.store(0, Ordering::Release);
+    }
+
+    /// Resolves with the reason when the engine fails.
+    pub(super) async fn failed(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        // The sender is `self`, so that waiting cannot fail while we do.
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Sequence> {
+        // Nothing panics while it holds the lock, and every state in between is a valid one.
+        self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A live transaction: while it is held, the changes that it may conflict with are remembered.
+#[derive(Debug)]
+pub(super) struct Live {
+    shared: Arc<Shared>,
+    begun_at: u64,
+}
+
+impl Live {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let mut sequence = shared.locked();
+        let begun_at = sequence.last;
+        *sequence.live.entry(begun_at).or_default() += 1;
+        drop(sequence);
+        Self { shared: Arc::clone(shared), begun_at }
+    }
+
+    /// The number of the last commit that it sees for certain.
+    pub(super) fn begun_at(&self) -> u64 {
+        self.begun_at
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut sequence = self.shared.locked();
+        if let Some(count) = sequence.live.get_mut(&self.begun_at) {
+            *count -= 1;
+            if *count == 0 {
+                sequence.live.remove(&self.begun_at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Clock::manual(UnixMs(1_000));
+        let shared = Shared::new(clock.clone(), UnixMs(5_000));
+        assert_eq!(shared.now(), UnixMs(5_000));
+        clock.jump_to(UnixMs(9_000));
+        assert_eq!(shared.now(), UnixMs(9_000));
+        clock.jump_to(UnixMs(2_000));
+        assert_eq!((shared.now(), shared.clock_max()), (UnixMs(9_000), UnixMs(9_000)));
+    }
+
+    #[test]
+    fn the_oldest_live_transaction_is_remembered_until_it_ends() {
+        let shared = Arc::new(Shared::new(Clock::manual(UnixMs(0)), UnixMs(0)));
+        let (first, second) = (Live::new(&shared), Live::new(&shared));
+        shared.set_sequence(7);
+        drop(first);
+        assert_eq!(shared.oldest_live(), 0);
+        drop(second);
+        assert_eq!(shared.oldest_live(), 7);
+    }
+
+    #[test]
+    fn a_group_that_never_ends_fails_the_engine() {
+        let clock = Clock::manual(UnixMs(0));
+        let shared = Shared::new(clock.clone(), UnixMs(0));
+        shared.check_stall();
+        shared.group_started();
+        clock.advance(STALL_MAX);
+        shared.check_stall();
+        assert_eq!(shared.check(), Ok(()));
+        clock.advance(Duration::from_millis(1));
+        shared.check_stall();
+        assert!(matches!(shared.check(), Err(KvError::Unavailable { reason }) if reason.contains("30 s")));
+    }
+}
