@@ -1,6 +1,7 @@
 //! The node: a stateless server that shortens, redirects and counts, on an ordered transactional key-value store.
 //!
 //! Modules import downwards in this order, never up.
+pub mod accounts;
 pub mod ambient;
 pub mod clicks;
 pub mod kv;

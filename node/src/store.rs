@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::kv::KvError;
 
+pub mod accounts;
+
 /// Every kind of row. The byte leads the key and never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
