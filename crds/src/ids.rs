@@ -52,8 +52,9 @@
 //! 3. Another boot takes the worker ID only when the row's end has passed, and its window starts W after the *now* of that moment.
 //!    By 2 every earlier window of that ID ended by then, *whether or not its row is still there*. So windows of one worker ID are
 //!    disjoint even after a rollback that lost the row.
-//! 4. The row is extended by compare-and-swap on (boot, end). A boot that finds anything else has lost its window: it
-//!    stops minting under it and takes another worker ID.
+//! 4. The row is extended by compare-and-swap on (boot, end), and only before the end has passed. A boot that comes later or finds
+//!    anything else has lost its window: it stops minting under it and takes another worker ID. Without the first of the two, a rollback
+//!    could bring back the row of a boot whose worker ID another had taken meanwhile, and let it go on into the other's window.
 //!
 //! A fresh window therefore starts W ahead of time and is empty until it is extended for the first time, a few milliseconds later: for
 //! its first minute a boot mints timestamps up to W in the future. They are unique and increase; they are no record of when.

@@ -82,9 +82,9 @@ pub struct WorkerTaken {
     pub end_ms: u64,
 }
 
-/// The row is no longer the one that the holder wrote last.
+/// The window has run out, or the row is no longer the one that the holder wrote last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the window of worker ID {worker} was taken or rolled back")]
+#[error("the window of worker ID {worker} has run out, was taken, or was rolled back")]
 pub struct WindowLost {
     /// The worker ID.
     pub worker: WorkerId,
@@ -111,9 +111,12 @@ pub fn take_window(worker: WorkerId, row: Option<WorkerRow>, now_ms: u64) -> Res
     }
 }
 
-/// Extends a window that is held to W from the store's `now_ms`, if the row still is what its holder wrote last.
+/// Extends a window that is held to W from the store's `now_ms`, if it has not run out and the row still is what its holder wrote last.
+///
+/// Once it has run out, another boot may have taken the worker ID, and a rollback may have brought our row back since: then
+/// the row alone would let two windows overlap.
 pub fn extend_window(held: Window, row: Option<WorkerRow>, ours: BootId, now_ms: u64) -> Result<Window, WindowLost> {
-    if row != Some(held.row(ours)) {
+    if held.end_ms <= now_ms || row != Some(held.row(ours)) {
         return Err(WindowLost { worker: held.worker });
     }
     Ok(Window { end_ms: held.end_ms.max(now_ms.saturating_add(WINDOW_MS)), ..held })
@@ -175,5 +178,7 @@ mod tests {
             "a clone of us extended it"
         );
         assert_eq!(extend_window(held, None, OURS, later), lost, "the store was rolled back");
+        let too_late = held.end_ms;
+        assert_eq!(extend_window(held, Some(row(OURS, held.end_ms)), OURS, too_late), lost, "it has run out");
     }
 }
