@@ -7,3 +7,4 @@ pub mod clicks;
 pub mod kv;
 pub mod links;
 pub mod store;
+pub mod sweeper;

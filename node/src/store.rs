@@ -4,10 +4,12 @@
 //! version byte and then postcard; an old version stays readable for ever. Rows are defined in one file a subject below
 //! this one; nothing outside `store` builds a key.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::kv::KvError;
+use crate::kv::{KvError, prefix_range};
 
 pub mod accounts;
 
@@ -49,6 +51,18 @@ pub enum Kind {
     ClickHour = b'p',
     /// The salt that visitors of a day are hashed with: (day).
     VisitorSalt = b'q',
+}
+
+impl Kind {
+    /// Where all rows of this kind lie.
+    pub fn rows(self) -> Range<Vec<u8>> {
+        prefix_range(Key::of(self).build())
+    }
+}
+
+/// The first key after `key`: where the page after the one that ends with `key` begins.
+pub fn key_after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 /// Builds a key: parts appended in order sort as their tuples would.
