@@ -1,1 +1,262 @@
-//! The click pipeline and its summaries.
+//! The click pipeline: from the redirect, which must not wait, to the rows that summaries read.
+//!
+//! [`Clicks::record`] puts a [`ClickEvent`] in a bounded queue, or drops it and counts that. One [`ClickConsumer`] takes
+//! batches out, reads what the requests said ([`event`], [`user_agent`], [`referrer`], [`country`], [`visitor`]), and
+//! writes each batch in one transaction ([`rollup`]); a batch that could not be written is tried again, which changes
+//! nothing if it was written after all. [`summary()`] reads the rows; [`expiring`] says which ones go.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+
+use crate::ambient::UnixMs;
+use crate::kv::{Kv, KvError, SCAN_ROWS_MAX, TRANSACTION_ROWS_MAX};
+use crate::store::clicks::{ClickId, Day, Hour, SALT_AGE_MAX, clicks_before, hour_of_key, salts_before};
+use crate::store::{Kind, StoreError};
+use crate::sweeper::Expiring;
+
+pub mod country;
+pub mod event;
+pub mod metrics;
+pub mod referrer;
+pub mod rollup;
+pub mod summary;
+pub mod user_agent;
+pub mod visitor;
+
+pub use self::country::Countries;
+pub use self::event::{ClickEvent, ClickedLink};
+pub use self::metrics::ClickMetrics;
+pub use self::summary::{Summary, summary};
+use self::visitor::Salts;
+pub use crate::store::clicks::{click_count, click_counts};
+
+/// Most clicks in one batch, whatever the settings say: all their rows fit one transaction and one read.
+pub const BATCH_EVENTS_MAX: usize = 2_000;
+const _: () = assert!(BATCH_EVENTS_MAX * rollup::ROWS_PER_CLICK_MAX <= TRANSACTION_ROWS_MAX);
+const _: () = assert!(BATCH_EVENTS_MAX * rollup::ROWS_PER_CLICK_MAX <= SCAN_ROWS_MAX);
+
+/// The first pause before a batch is tried again; each further one is twice as long.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause: a store that is back is noticed within it.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How clicks are taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickSettings {
+    /// Clicks that make a batch (`ANALYTICS_BATCH_SIZE`), at most [`BATCH_EVENTS_MAX`].
+    pub batch_size: usize,
+    /// How long a click waits for its batch to fill (`ANALYTICS_FLUSH_INTERVAL`).
+    pub flush_interval: Duration,
+    /// Days that clicks and their hours are kept (`ANALYTICS_RETENTION_DAYS`).
+    pub retention_days: u32,
+    /// Clicks that wait at most; further ones are dropped.
+    pub queue_events_max: usize,
+}
+
+/// Where redirects leave their clicks; cheap to clone.
+#[derive(Clone)]
+pub struct Clicks {
+    queue: mpsc::Sender<ClickEvent>,
+    metrics: ClickMetrics,
+}
+
+impl Clicks {
+    /// Takes a click in, or drops and counts it when the queue is full. Never waits.
+    pub fn record(&self, event: ClickEvent) {
+        match self.queue.try_send(event) {
+            Ok(()) => self.metrics.recorded.inc(),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.metrics.dropped.inc(),
+        }
+    }
+}
+
+/// What a consumer hands its batches to: the store, or in tests the store behind a fault.
+pub trait WriteClicks: Send {
+    /// Writes and counts those of the batch that are not written yet.
+    fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Writes clicks to the store.
+pub struct ClickStore {
+    kv: Kv,
+    shard: Arc<dyn Fn() -> u16 + Send + Sync>,
+    countries: Countries,
+    salts: Salts,
+}
+
+impl ClickStore {
+    /// Writes to `kv`, counting in the shard that `shard` names at the time: a number that no other node has, or contends.
+    pub fn new(kv: Kv, shard: impl Fn() -> u16 + Send + Sync + 'static, countries: Countries) -> Self {
+        Self { kv, shard: Arc::new(shard), countries, salts: Salts::default() }
+    }
+}
+
+impl WriteClicks for ClickStore {
+    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<(), StoreError> {
+        let mut clicks = Vec::with_capacity(batch.len());
+        for (id, event) in batch {
+            let salt = self.salts.of(&self.kv, Day::of(event.at())).await?;
+            clicks.push((*id, event.read(&self.countries, &salt)));
+        }
+        rollup::write(&self.kv, (self.shard)(), &clicks).await.map(drop)
+    }
+}
+
+/// A queue of clicks and the task that empties it into `store`. `boot_id` names this process among all, ever.
+pub fn pipeline<W: WriteClicks>(
+    settings: &ClickSettings,
+    boot_id: u128,
+    store: W,
+    metrics: &ClickMetrics,
+) -> (Clicks, ClickConsumer<W>) {
+    let ClickSettings { batch_size, flush_interval, retention_days: _, queue_events_max } = *settings;
+    let (sender, queue) = mpsc::channel(queue_events_max.max(1));
+    let consumer = ClickConsumer {
+        queue,
+        next_id: ClickId { boot_id, counter: 0 },
+        batch: Vec::new(),
+        batch_size: batch_size.clamp(1, BATCH_EVENTS_MAX),
+        flush_interval,
+        store,
+        metrics: metrics.clone(),
+    };
+    (Clicks { queue: sender, metrics: metrics.clone() }, consumer)
+}
+
+/// Takes clicks out of the queue and writes them, a batch at a time.
+pub struct ClickConsumer<W> {
+    queue: mpsc::Receiver<ClickEvent>,
+    next_id: ClickId,
+    /// The clicks that were taken out and are not written yet. What does not fit stays in the queue, which is bounded.
+    batch: Vec<(ClickId, ClickEvent)>,
+    batch_size: usize,
+    flush_interval: Duration,
+    store: W,
+    metrics: ClickMetrics,
+}
+
+impl<W: WriteClicks> ClickConsumer<W> {
+    /// Runs until `shutdown`, then takes no more clicks, writes those it has, and ends: within `flush_deadline`, after which
+    /// the rest is dropped and counted (a batch whose commit was under way may have been written nevertheless).
+    pub async fn run(mut self, shutdown: CancellationToken, flush_deadline: Duration) {
+        let too_late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(flush_deadline).await;
+        };
+        tokio::select! {
+            () = self.consume(&shutdown) => {}
+            () = too_late => {}
+        }
+        let lost = self.batch.len() + self.queue.len();
+        if lost > 0 {
+            self.drop_clicks(lost);
+            tracing::warn!(clicks = lost, "dropped the clicks that could not be written before the shutdown");
+        }
+    }
+
+    async fn consume(&mut self, shutdown: &CancellationToken) {
+        while self.gather(shutdown).await {
+            self.write().await;
+        }
+    }
+
+    /// Fills the batch, for as long as the flush interval from its first click on; false when there will be no more.
+    async fn gather(&mut self, shutdown: &CancellationToken) -> bool {
+        let Some(first) = self.receive(shutdown).await else { return false };
+        self.push(first);
+        let flush = tokio::time::sleep(self.flush_interval);
+        tokio::pin!(flush);
+        while self.batch.len() < self.batch_size {
+            tokio::select! {
+                biased;
+                next = self.receive(shutdown) => match next {
+                    Some(event) => self.push(event),
+                    None => break,
+                },
+                () = &mut flush => break,
+            }
+        }
+        true
+    }
+
+    /// The next click; on shutdown those that are in the queue, then none. Loses nothing when it is dropped.
+    async fn receive(&mut self, shutdown: &CancellationToken) -> Option<ClickEvent> {
+        tokio::select! {
+            biased;
+            event = self.queue.recv() => return event,
+            () = shutdown.cancelled() => self.queue.close(),
+        }
+        self.queue.recv().await
+    }
+
+    fn push(&mut self, event: ClickEvent) {
+        self.batch.push((self.next_id, event));
+        self.next_id.counter += 1;
+    }
+
+    /// Writes the batch, however often that takes. Only what can never be written is given up.
+    async fn write(&mut self) {
+        let (mut pause, mut part) = (RETRY_PAUSE_MIN, self.batch.len());
+        while !self.batch.is_empty() {
+            part = part.min(self.batch.len());
+            let timer = self.metrics.batch_seconds.start_timer();
+            let written = self.store.write(&self.batch[..part]).await;
+            timer.observe_duration();
+            match written {
+                Ok(()) => {
+                    self.batch.drain(..part);
+                    self.metrics.written.inc_by(part as u64);
+                }
+                Err(StoreError::Kv(
+                    error @ (KvError::Conflict | KvError::Unavailable { .. } | KvError::Undetermined),
+                )) => {
+                    tracing::warn!(%error, clicks = part, "could not write clicks yet");
+                    tokio::time::sleep(pause).await;
+                    pause = RETRY_PAUSE_MAX.min(pause * 2);
+                }
+                Err(StoreError::Kv(KvError::TooLarge { .. })) if part > 1 => part = part.div_ceil(2),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn Error,
+                        clicks = part,
+                        "dropped clicks that cannot be written"
+                    );
+                    self.batch.drain(..part);
+                    self.drop_clicks(part);
+                }
+            }
+        }
+    }
+
+    fn drop_clicks(&self, clicks: usize) {
+        self.metrics.dropped.inc_by(clicks as u64);
+    }
+}
+
+/// Which rows of clicks expire: clicks and hours after the retention, salts when no click of their day can come any more.
+/// The days stay, as do the counts of all time.
+pub fn expiring(retention_days: u32) -> Vec<Expiring> {
+    let retention = Duration::from_hours(24 * u64::from(retention_days));
+    vec![
+        Expiring::within(Kind::Click, move |now| clicks_before(Day::of(now.minus(retention))).collect()),
+        Expiring::within(Kind::VisitorSalt, |now| vec![salts_before(first_day_with_salt(now))]),
+        Expiring::where_row(Kind::ClickHour, move |key, _value, now| {
+            hour_of_key(key).is_some_and(|hour| hour < Hour::of(now.minus(retention)))
+        }),
+    ]
+}
+
+/// The first day that began no longer ago than salts are kept.
+fn first_day_with_salt(now: UnixMs) -> Day {
+    let oldest = now.minus(SALT_AGE_MAX);
+    let day = Day::of(oldest);
+    if day.start() < oldest { Day(day.0 + 1) } else { day }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::kv::{KvError, prefix_range};
 
 pub mod accounts;
+pub mod clicks;
 
 /// Every kind of row. The byte leads the key and never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

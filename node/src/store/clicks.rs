@@ -1,0 +1,412 @@
+//! The rows of clicks: one a click, which expires, and counts of all time, of a day and of an hour, which summaries read.
+//!
+//! Counts are kept once a *shard*, the number of the node that writes them, and summed when they are read: no two nodes
+//! ever contend for a row. A click's row is what makes counting it exact: whoever finds it there has counted it before.
+//! No row holds an IP address; a visitor is a hash under a salt that is deleted when its day is over.
+
+mod hyperloglog;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+pub use self::hyperloglog::HyperLogLog;
+use super::{Key, Kind, StoreError, decode, encode, key_after};
+use crate::ambient::UnixMs;
+use crate::kv::{Kv, Row, Snapshot, prefix_range};
+
+const VERSION: u8 = 1;
+/// Names that a row counts by themselves; further ones count as others. It bounds a row, whatever visitors send.
+const NAMES_MAX: usize = 64;
+/// Rows that a scan asks for at once.
+const SCAN_ROWS: usize = 256;
+/// Links whose clicks are counted at the same time.
+const COUNTS_CONCURRENT: usize = 16;
+
+/// A day in UTC: whole days since 1970-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub u64);
+
+/// An hour in UTC: whole hours since 1970-01-01T00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hour(pub u64);
+
+impl Day {
+    const MS: u64 = 24 * Hour::MS;
+
+    /// The day that a moment lies in.
+    pub fn of(at: UnixMs) -> Self {
+        Self(at.0 / Self::MS)
+    }
+
+    /// The moment that the day begins.
+    pub fn start(self) -> UnixMs {
+        UnixMs(self.0.saturating_mul(Self::MS))
+    }
+}
+
+impl Hour {
+    const MS: u64 = 60 * 60 * 1_000;
+
+    /// The hour that a moment lies in.
+    pub fn of(at: UnixMs) -> Self {
+        Self(at.0 / Self::MS)
+    }
+}
+
+/// Which click: no two have the same, and a click keeps its own however often it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClickId {
+    /// The process that took it.
+    pub boot_id: u128,
+    /// Its number in that process.
+    pub counter: u64,
+}
+
+/// A click, as it is stored: what the counts are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Click {
+    /// When the redirect was answered.
+    pub at: UnixMs,
+    /// The link's domain; "" is the default one.
+    pub domain: String,
+    /// The link's short code.
+    pub code: String,
+    /// The host of the page that had the link.
+    pub referrer: String,
+    /// The browser's family.
+    pub browser: String,
+    /// The operating system's family.
+    pub operating_system: String,
+    /// The kind of device.
+    pub device: String,
+    /// The country, ISO 3166-1 alpha-2.
+    pub country: String,
+    /// Whether no person clicked.
+    pub bot: bool,
+    /// Who clicked: a hash that means nothing on another day or for another link.
+    pub visitor: u64,
+}
+
+/// How often: the row of all time, and the head of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Clicks of people.
+    pub people: u64,
+    /// Clicks of bots; they are in no other figure.
+    pub bots: u64,
+}
+
+/// Counts by name, of the first [`NAMES_MAX`] names that came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// Each name with its count, in the order in which they came.
+    pub counts: Vec<(String, u64)>,
+    /// Clicks whose names came when the list was full.
+    pub others: u64,
+}
+
+/// The clicks of an hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourRow {
+    /// How often.
+    pub counts: Counts,
+    /// People by referrer host.
+    pub referrers: Names,
+    /// People by browser.
+    pub browsers: Names,
+    /// People by operating system.
+    pub operating_systems: Names,
+    /// People by device.
+    pub devices: Names,
+    /// People by country.
+    pub countries: Names,
+}
+
+/// The clicks of a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayRow {
+    /// What an hour has, too.
+    pub clicks: HourRow,
+    /// The people that clicked.
+    pub visitors: HyperLogLog,
+}
+
+/// A row that counts clicks.
+pub trait CountingRow: Default + Serialize + for<'a> Deserialize<'a> {
+    /// Its kind.
+    const KIND: Kind;
+
+    /// Counts one click more.
+    fn add(&mut self, click: &Click);
+
+    /// Reads a row; one that is not there has counted nothing.
+    fn decode(bytes: Option<&[u8]>) -> Result<Self, StoreError> {
+        bytes.map_or_else(|| Ok(Self::default()), |bytes| decode(Self::KIND, VERSION, bytes))
+    }
+
+    /// The row's value.
+    fn encode(&self) -> Vec<u8> {
+        encode(VERSION, self)
+    }
+}
+
+impl CountingRow for Counts {
+    const KIND: Kind = Kind::ClickTotal;
+
+    fn add(&mut self, click: &Click) {
+        *if click.bot { &mut self.bots } else { &mut self.people } += 1;
+    }
+}
+
+impl CountingRow for HourRow {
+    const KIND: Kind = Kind::ClickHour;
+
+    fn add(&mut self, click: &Click) {
+        self.counts.add(click);
+        if !click.bot {
+            self.referrers.add(&click.referrer);
+            self.browsers.add(&click.browser);
+            self.operating_systems.add(&click.operating_system);
+            self.devices.add(&click.device);
+            self.countries.add(&click.country);
+        }
+    }
+}
+
+impl CountingRow for DayRow {
+    const KIND: Kind = Kind::ClickDay;
+
+    fn add(&mut self, click: &Click) {
+        self.clicks.add(click);
+        if !click.bot {
+            self.visitors.insert(click.visitor);
+        }
+    }
+}
+
+impl Names {
+    fn add(&mut self, name: &str) {
+        let is_full = self.counts.len() >= NAMES_MAX;
+        match self.counts.iter_mut().find(|(held, _)| held == name) {
+            Some((_, count)) => *count += 1,
+            None if is_full => self.others += 1,
+            None => self.counts.push((name.to_owned(), 1)),
+        }
+    }
+}
+
+impl Click {
+    /// The value of the click's own row.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(VERSION, self)
+    }
+
+    /// Reads the value of a click's own row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode(Kind::Click, VERSION, bytes)
+    }
+}
+
+/// Where a click lies. Clicks of one process and day are neighbours, so a batch is one stretch of keys; processes are
+/// spread by a byte of their random ID, so that no region takes the writes of all.
+pub fn click_key(id: ClickId, at: UnixMs) -> Vec<u8> {
+    let ClickId { boot_id, counter } = id;
+    let [.., spread] = boot_id.to_be_bytes();
+    Key::of(Kind::Click).bytes(&[spread]).number(Day::of(at).0).bytes(&boot_id.to_be_bytes()).number(counter).build()
+}
+
+/// Where a node counts a link's clicks of all time.
+pub fn total_key(domain: &str, code: &str, shard: u16) -> Vec<u8> {
+    Key::of(Kind::ClickTotal).text(domain).text(code).bytes(&shard.to_be_bytes()).build()
+}
+
+/// Where a node counts a link's clicks of a day.
+pub fn day_key(domain: &str, code: &str, day: Day, shard: u16) -> Vec<u8> {
+    days_from(domain, code, day).bytes(&shard.to_be_bytes()).build()
+}
+
+/// Where a node counts a link's clicks of an hour.
+pub fn hour_key(domain: &str, code: &str, hour: Hour, shard: u16) -> Vec<u8> {
+    Key::of(Kind::ClickHour).text(domain).text(code).number(hour.0).bytes(&shard.to_be_bytes()).build()
+}
+
+fn days_from(domain: &str, code: &str, day: Day) -> Key {
+    Key::of(Kind::ClickDay).text(domain).text(code).number(day.0)
+}
+
+fn salt_key(day: Day) -> Vec<u8> {
+    Key::of(Kind::VisitorSalt).number(day.0).build()
+}
+
+/// Where the clicks of days before `first` lie: a range for each spread byte.
+pub fn clicks_before(first: Day) -> impl Iterator<Item = Range<Vec<u8>>> {
+    (0..=u8::MAX).map(move |spread| {
+        let spread = Key::of(Kind::Click).bytes(&[spread]);
+        spread.clone().number(0).build()..spread.number(first.0).build()
+    })
+}
+
+/// Where the salts of days before `first` lie.
+pub fn salts_before(first: Day) -> Range<Vec<u8>> {
+    salt_key(Day(0))..salt_key(first)
+}
+
+/// The hour of a row of [`Kind::ClickHour`]; none when the key is not one's.
+pub fn hour_of_key(key: &[u8]) -> Option<Hour> {
+    let (before, _shard) = key.split_last_chunk::<2>()?;
+    let (_link, hour) = before.split_last_chunk::<8>()?;
+    (key.first() == Some(&(Kind::ClickHour as u8))).then_some(Hour(u64::from_be_bytes(*hour)))
+}
+
+/// How long a day's salt is kept from its begin: the day itself, and one more for clicks that are written late.
+pub const SALT_AGE_MAX: Duration = Duration::from_hours(48);
+
+/// The salt that a day's visitors are hashed with: the one in the store, or `fresh`, which is then the one in the store.
+pub async fn salt_or_insert(kv: &Kv, day: Day, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
+    let key = salt_key(day);
+    let mut transaction = kv.begin().await?;
+    if let Some(row) = transaction.get(&key).await? {
+        return decode(Kind::VisitorSalt, VERSION, &row);
+    }
+    transaction.put(key, encode(VERSION, &fresh));
+    transaction.commit().await?;
+    Ok(fresh)
+}
+
+/// The rows of a link's days in `days`, one a day and shard, oldest first.
+pub async fn days(
+    snapshot: &Snapshot,
+    domain: &str,
+    code: &str,
+    days: Range<Day>,
+) -> Result<Vec<(Day, DayRow)>, StoreError> {
+    let range = days_from(domain, code, days.start).build()..days_from(domain, code, days.end).build();
+    let day_at = range.start.len().saturating_sub(size_of::<u64>());
+    let rows = scan_all(snapshot, range).await?;
+    let day_of = |key: &[u8]| {
+        let (day, _shard) = key.get(day_at..)?.split_first_chunk::<8>()?;
+        Some(Day(u64::from_be_bytes(*day)))
+    };
+    rows.iter()
+        .map(|(key, value)| {
+            let damaged = || StoreError::Decode { kind: Kind::ClickDay, version: value.first().copied() };
+            Ok((day_of(key).ok_or_else(damaged)?, <DayRow as CountingRow>::decode(Some(value))?))
+        })
+        .collect()
+}
+
+/// How often people clicked on a link, ever.
+pub async fn click_count(kv: &Kv, domain: &str, code: &str) -> Result<u64, StoreError> {
+    count_in(&kv.snapshot().await?, domain, code).await
+}
+
+/// How often people clicked on each of `links` (domain, code), ever; in the same order.
+pub async fn click_counts(kv: &Kv, links: &[(&str, &str)]) -> Result<Vec<u64>, StoreError> {
+    let snapshot = kv.snapshot().await?;
+    let counts = links.iter().map(|(domain, code)| count_in(&snapshot, domain, code));
+    // Collected before they are awaited: a stream over borrowed closures is not `Send` for every lifetime.
+    let counts: Vec<_> = counts.collect();
+    stream::iter(counts).buffered(COUNTS_CONCURRENT).try_collect().await
+}
+
+async fn count_in(snapshot: &Snapshot, domain: &str, code: &str) -> Result<u64, StoreError> {
+    let shards = prefix_range(Key::of(Kind::ClickTotal).text(domain).text(code).build());
+    let rows = scan_all(snapshot, shards).await?;
+    rows.iter().map(|(_, value)| Ok(Counts::decode(Some(value))?.people)).sum()
+}
+
+/// All rows of a range, a page at a time.
+async fn scan_all(snapshot: &Snapshot, mut range: Range<Vec<u8>>) -> Result<Vec<Row>, StoreError> {
+    let mut rows = Vec::new();
+    loop {
+        let page = snapshot.scan(range.clone(), SCAN_ROWS).await?;
+        let full = page.len() >= SCAN_ROWS;
+        rows.extend(page);
+        match rows.last() {
+            Some((last, _)) if full => range.start = key_after(last),
+            _ => return Ok(rows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn click(at: u64, referrer: &str, bot: bool, visitor: u64) -> Click {
+        let name = |name: &str| name.to_owned();
+        Click {
+            at: UnixMs(at),
+            domain: name(""),
+            code: name("abc"),
+            referrer: name(referrer),
+            browser: name("Chrome"),
+            operating_system: name("Linux"),
+            device: name("desktop"),
+            country: name("DE"),
+            bot,
+            visitor,
+        }
+    }
+
+    #[test]
+    fn a_bot_counts_as_a_bot_and_nowhere_else() {
+        let mut row = DayRow::default();
+        row.add(&click(0, "example.org", true, 1));
+        let expected = DayRow {
+            clicks: HourRow { counts: Counts { people: 0, bots: 1 }, ..HourRow::default() },
+            ..DayRow::default()
+        };
+        assert_eq!(row, expected);
+        row.add(&click(0, "example.org", false, 2));
+        assert_eq!(row.clicks.counts, Counts { people: 1, bots: 1 });
+        assert_eq!(row.clicks.referrers.counts, [("example.org".to_owned(), 1)]);
+        assert_eq!(row.visitors.estimate(), 1);
+    }
+
+    #[test]
+    fn names_beyond_the_limit_count_as_others_and_a_row_stays_small() {
+        let mut row = HourRow::default();
+        for n in 0..1_000 {
+            row.add(&click(0, &format!("{n}.{}", "x".repeat(240)), false, n));
+        }
+        row.add(&click(0, &format!("7.{}", "x".repeat(240)), false, 0));
+        assert_eq!((row.referrers.counts.len(), row.referrers.others), (NAMES_MAX, 1_000 - NAMES_MAX as u64));
+        assert_eq!(row.referrers.counts[7].1, 2, "a name that is in the list goes on counting");
+        assert!(CountingRow::encode(&row).len() < 20_000, "{}", CountingRow::encode(&row).len());
+    }
+
+    #[test]
+    fn clicks_of_a_day_and_process_are_neighbours_and_the_expired_ranges_hold_just_the_older_days() {
+        let day = |day: u64| UnixMs(day * Day::MS + 5);
+        for boot_id in [0, 1, 0xff, u128::MAX, 0x1234_5678] {
+            let key = |counter, at| click_key(ClickId { boot_id, counter }, at);
+            assert!(key(1, day(9)) < key(2, day(9)) && key(u64::MAX, day(9)) < key(0, day(10)));
+            let expired = |key: &Vec<u8>| clicks_before(Day(10)).filter(|range| range.contains(key)).count();
+            assert_eq!(
+                (expired(&key(u64::MAX, day(9))), expired(&key(0, day(0))), expired(&key(0, day(10)))),
+                (1, 1, 0)
+            );
+        }
+    }
+
+    #[test]
+    fn the_hour_is_read_from_the_key_of_an_hour_alone() {
+        let key = hour_key("go.example", "abc", Hour(491_000), 7);
+        assert_eq!(hour_of_key(&key), Some(Hour(491_000)));
+        assert_eq!(hour_of_key(&day_key("", "abc", Day(20_000), 7)), None);
+        assert_eq!(hour_of_key(b"p"), None);
+    }
+
+    #[test]
+    fn the_days_and_totals_of_one_link_are_not_among_those_of_another() {
+        let days = |code: &str| days_from("", code, Day(0)).build()..days_from("", code, Day(100)).build();
+        assert!(days("ab").contains(&day_key("", "ab", Day(99), u16::MAX)));
+        assert!(!days("ab").contains(&day_key("", "abc", Day(1), 0)));
+        assert!(!days("ab").contains(&day_key("ab", "", Day(1), 0)));
+        assert!(!days("ab").contains(&day_key("", "ab", Day(100), 0)));
+    }
+}
