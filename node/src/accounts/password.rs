@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use icu_normalizer::ComposingNormalizerBorrowed;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::secret_key::hmac_sha256;
@@ -39,8 +39,7 @@ pub enum PasswordError {
 }
 
 /// A bcrypt hash as it is stored: `$2b$12$…`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl Password {
@@ -66,7 +65,7 @@ impl Password {
         Ok(PasswordHash(parts.to_string()))
     }
 
-    /// Whether this is the password of `hash`; compared in constant time. A damaged hash fits no password.
+    /// Whether this is the password of `hash`; compared in constant time.
     pub fn is_of(&self, hash: &PasswordHash) -> bool {
         bcrypt::verify(self.pre_hash().as_bytes(), &hash.0).unwrap_or(false)
     }
@@ -82,6 +81,19 @@ impl PasswordHash {
 impl From<String> for Password {
     fn from(raw: String) -> Self {
         Self(Zeroizing::new(raw))
+    }
+}
+
+impl From<String> for PasswordHash {
+    /// Takes a hash as it was stored; a damaged one fits no password.
+    fn from(stored: String) -> Self {
+        Self(stored)
+    }
+}
+
+impl From<PasswordHash> for String {
+    fn from(hash: PasswordHash) -> Self {
+        hash.0
     }
 }
 

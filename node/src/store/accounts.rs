@@ -1,16 +1,172 @@
 //! Users, and the families of their refresh tokens.
+//!
+//! A family begins with a sign-in and is the chain of refresh tokens that follow from it. Token rows never change: which
+//! token of a family may be used next is written in the family alone, so that two refreshes at once meet in one row.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use shortener_crds::ids::SnowflakeId;
+
+use super::{Key, Kind, StoreError, decode, encode};
+use crate::ambient::UnixMs;
+use crate::kv::{Kv, Transaction};
+
+/// The version byte of every row here.
+const VERSION: u8 = 1;
 
 /// A user's ID: a Snowflake, shown as a decimal string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct UserId(pub u64);
+pub struct UserId(pub SnowflakeId);
+
+/// A user, by its ID.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRow {
+    /// As its owner wrote it.
+    pub email: String,
+    /// As its owner wrote it.
+    pub full_name: Option<String>,
+    /// In bcrypt's own notation.
+    pub password_hash: String,
+    /// When it registered.
+    pub created_at: UnixMs,
+}
+
+/// SHA-256 of a refresh token: all of it that is stored.
+pub type TokenDigest = [u8; 32];
+
+/// A family of refresh tokens: random.
+pub type FamilyId = [u8; 16];
+
+/// A refresh token, by its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshTokenRow {
+    /// Whose chain it is part of.
+    pub family: FamilyId,
+    /// When it is of no use any more, and its row may go.
+    pub expires_at: UnixMs,
+}
+
+/// A family, by its ID. A family that is revoked has no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshFamilyRow {
+    /// Who signed in.
+    pub user: UserId,
+    /// The one token that may be used next; every other of the family is spent.
+    pub current: TokenDigest,
+    /// When the current token expires, and with it the family.
+    pub expires_at: UnixMs,
+}
 
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+impl fmt::Debug for UserRow {
+    /// Without what is the person's own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserRow").field("created_at", &self.created_at).finish_non_exhaustive()
+    }
+}
+
+fn user_key(id: u64) -> Vec<u8> {
+    Key::of(Kind::User).spread(id).build()
+}
+
+fn email_key(normalised: &str) -> Vec<u8> {
+    Key::of(Kind::UserByEmail).text(normalised).build()
+}
+
+fn token_key(digest: &TokenDigest) -> Vec<u8> {
+    Key::of(Kind::RefreshToken).bytes(digest).build()
+}
+
+fn family_key(family: &FamilyId) -> Vec<u8> {
+    Key::of(Kind::RefreshFamily).bytes(family).build()
+}
+
+/// Reads a user.
+pub async fn user(kv: &Kv, id: UserId) -> Result<Option<UserRow>, StoreError> {
+    user_at(kv, id.0.into()).await
+}
+
+/// Reads whose an e-mail address is, in its normalised spelling.
+pub async fn user_id_of_email(kv: &Kv, normalised: &str) -> Result<Option<UserId>, StoreError> {
+    let value = kv.get(&email_key(normalised)).await?;
+    value.map(|bytes| decode(Kind::UserByEmail, VERSION, &bytes)).transpose()
+}
+
+/// Reads the user of an e-mail address, in its normalised spelling. An unknown address costs the same two reads as a known
+/// one, so that the time tells nobody who has an account: ID 0 is nobody's.
+pub async fn user_of_email(kv: &Kv, normalised: &str) -> Result<Option<(UserId, UserRow)>, StoreError> {
+    let id = user_id_of_email(kv, normalised).await?;
+    let row = user_at(kv, id.map_or(0, |id| id.0.into())).await?;
+    Ok(id.zip(row))
+}
+
+async fn user_at(kv: &Kv, id: u64) -> Result<Option<UserRow>, StoreError> {
+    let value = kv.get(&user_key(id)).await?;
+    value.map(|bytes| decode(Kind::User, VERSION, &bytes)).transpose()
+}
+
+/// Writes a new user; the commit fails with `AlreadyExists` where the address or the ID is taken.
+pub fn insert_user(transaction: &mut Transaction, id: UserId, normalised_email: &str, row: &UserRow) {
+    transaction.insert(email_key(normalised_email), encode(VERSION, &id));
+    transaction.insert(user_key(id.0.into()), encode(VERSION, row));
+}
+
+/// Whether `key`, as an `AlreadyExists` reports it, is that of an e-mail address.
+pub fn is_email_key(key: &[u8]) -> bool {
+    key.first() == Some(&(Kind::UserByEmail as u8))
+}
+
+/// Reads a refresh token and its family, as far as they exist.
+pub async fn refresh_token(
+    transaction: &Transaction,
+    digest: &TokenDigest,
+) -> Result<Option<(RefreshTokenRow, Option<RefreshFamilyRow>)>, StoreError> {
+    let Some(bytes) = transaction.get(&token_key(digest)).await? else { return Ok(None) };
+    let token: RefreshTokenRow = decode(Kind::RefreshToken, VERSION, &bytes)?;
+    let family = transaction.get(&family_key(&token.family)).await?;
+    let family = family.map(|bytes| decode(Kind::RefreshFamily, VERSION, &bytes)).transpose()?;
+    Ok(Some((token, family)))
+}
+
+/// Makes `digest` the family's current token: begins the family, or spends the token that was current before.
+pub fn put_current_token(
+    transaction: &mut Transaction,
+    family: FamilyId,
+    user: UserId,
+    digest: TokenDigest,
+    expires_at: UnixMs,
+) {
+    transaction.insert(token_key(&digest), encode(VERSION, &RefreshTokenRow { family, expires_at }));
+    transaction.put(family_key(&family), encode(VERSION, &RefreshFamilyRow { user, current: digest, expires_at }));
+}
+
+/// Revokes a family: none of its tokens can be used any more.
+pub fn delete_family(transaction: &mut Transaction, family: &FamilyId) {
+    transaction.delete(family_key(family));
+}
+
+/// The prefixes of the rows here that expire, for the sweeper to scan.
+pub fn expiring_prefixes() -> [Vec<u8>; 2] {
+    [Key::of(Kind::RefreshToken).build(), Key::of(Kind::RefreshFamily).build()]
+}
+
+/// Whether a row under one of [`expiring_prefixes`] may be deleted. Rows of other kinds never expire.
+pub fn has_expired(key: &[u8], value: &[u8], now: UnixMs) -> Result<bool, StoreError> {
+    let expires_at = match key.first() {
+        Some(&kind) if kind == Kind::RefreshToken as u8 => {
+            decode::<RefreshTokenRow>(Kind::RefreshToken, VERSION, value)?.expires_at
+        }
+        Some(&kind) if kind == Kind::RefreshFamily as u8 => {
+            decode::<RefreshFamilyRow>(Kind::RefreshFamily, VERSION, value)?.expires_at
+        }
+        _ => return Ok(false),
+    };
+    Ok(expires_at <= now)
 }

@@ -9,7 +9,11 @@ use TokenError::{Expired, Header as BadHeader, Invalid, Malformed, Times, TooLon
 const NOW: UnixMs = UnixMs(1_769_851_800_000);
 const NOW_S: u64 = NOW.0 / 1000;
 const ISSUER: &str = "https://sho.rt";
-const USER: UserId = UserId(7_340_032_123_456_789);
+const USER_NUMBER: u64 = 7_340_032_123_456_789;
+
+fn user() -> UserId {
+    UserId(USER_NUMBER.try_into().unwrap())
+}
 
 fn secret(byte: u8) -> SecretKey {
     SecretKey::new(vec![byte; 32].into()).unwrap()
@@ -24,7 +28,7 @@ fn good_header() -> Value {
 }
 
 fn good_claims() -> Value {
-    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": USER.to_string(), "iat": NOW_S, "nbf": NOW_S, "exp": NOW_S + 1800,
+    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": USER_NUMBER.to_string(), "iat": NOW_S, "nbf": NOW_S, "exp": NOW_S + 1800,
         "jti": "00112233445566778899aabbccddeeff"})
 }
 
@@ -75,7 +79,7 @@ fn reassembled(change: impl FnOnce(&mut Vec<String>)) -> String {
 
 #[test]
 fn what_the_table_starts_from_is_accepted() {
-    assert_eq!(tokens().verify(&good(), NOW), Ok(USER));
+    assert_eq!(tokens().verify(&good(), NOW), Ok(user()));
 }
 
 /// Headers: algorithms, types, and members that point to another key.
@@ -161,12 +165,13 @@ fn misused_claims() -> Vec<(&'static str, String, TokenError)> {
         ("sub missing", with_claim("sub", Value::Null), Invalid),
         ("sub empty", with_claim("sub", json!("")), Invalid),
         ("sub not a number", with_claim("sub", json!("admin")), Invalid),
-        ("sub a JSON number", with_claim("sub", json!(USER.0)), Invalid),
+        ("sub a JSON number", with_claim("sub", json!(USER_NUMBER)), Invalid),
         ("sub negative", with_claim("sub", json!("-1")), Invalid),
-        ("sub with a sign", with_claim("sub", json!(format!("+{USER}"))), Invalid),
-        ("sub with a leading zero", with_claim("sub", json!(format!("0{USER}"))), Invalid),
-        ("sub with a space", with_claim("sub", json!(format!(" {USER}"))), Invalid),
+        ("sub with a sign", with_claim("sub", json!(format!("+{USER_NUMBER}"))), Invalid),
+        ("sub with a leading zero", with_claim("sub", json!(format!("0{USER_NUMBER}"))), Invalid),
+        ("sub with a space", with_claim("sub", json!(format!(" {USER_NUMBER}"))), Invalid),
         ("sub over 64 bits", with_claim("sub", json!("18446744073709551616")), Invalid),
+        ("sub over 63 bits", with_claim("sub", json!("9223372036854775808")), Invalid),
         ("sub twice", text(&twice), Invalid),
         ("expired this second", with_claim("exp", json!(NOW_S)), Expired),
         ("expired long ago", with_claim("exp", json!(1)), Expired),
@@ -240,16 +245,16 @@ fn forged_and_misused_tokens_are_refused_each_for_its_own_reason() {
 #[test]
 fn a_token_is_good_from_its_issue_to_its_expiry_and_no_two_are_the_same() {
     let tokens = tokens();
-    let token = tokens.issue(USER, NOW, [1; 16]).unwrap();
-    assert_ne!(token, tokens.issue(USER, NOW, [2; 16]).unwrap());
+    let token = tokens.issue(user(), NOW, [1; 16]).unwrap();
+    assert_ne!(token, tokens.issue(user(), NOW, [2; 16]).unwrap());
     let after = |s: u64| NOW.plus(Duration::from_secs(s));
     let before = |s: u64| NOW.minus(Duration::from_secs(s));
     for (now, expected) in [
-        (NOW, Ok(USER)),
-        (after(1799), Ok(USER)),
+        (NOW, Ok(user())),
+        (after(1799), Ok(user())),
         (after(1800), Err(Expired)),
         (UnixMs(u64::MAX), Err(Expired)),
-        (before(30), Ok(USER)),
+        (before(30), Ok(user())),
         (before(31), Err(Times)),
         (UnixMs(0), Err(Times)),
     ] {
@@ -260,13 +265,13 @@ fn a_token_is_good_from_its_issue_to_its_expiry_and_no_two_are_the_same() {
 #[test]
 fn a_rotated_key_is_accepted_while_it_is_named_and_signs_nothing_any_more() {
     let old = tokens();
-    let token = old.issue(USER, NOW, [1; 16]).unwrap();
+    let token = old.issue(user(), NOW, [1; 16]).unwrap();
     let rotated = AccessTokens::new(ISSUER.to_owned(), Duration::from_mins(30), &secret(2), Some(&secret(1)));
     let forgotten = AccessTokens::new(ISSUER.to_owned(), Duration::from_mins(30), &secret(2), None);
-    assert_eq!(rotated.verify(token.expose(), NOW), Ok(USER));
+    assert_eq!(rotated.verify(token.expose(), NOW), Ok(user()));
     assert_eq!(forgotten.verify(token.expose(), NOW), Err(UnknownKey));
-    let new = rotated.issue(USER, NOW, [1; 16]).unwrap();
-    assert_eq!(forgotten.verify(new.expose(), NOW), Ok(USER));
+    let new = rotated.issue(user(), NOW, [1; 16]).unwrap();
+    assert_eq!(forgotten.verify(new.expose(), NOW), Ok(user()));
     assert_eq!(old.verify(new.expose(), NOW), Err(UnknownKey));
 }
 
@@ -274,13 +279,13 @@ fn a_rotated_key_is_accepted_while_it_is_named_and_signs_nothing_any_more() {
 fn a_configured_life_of_over_a_day_is_cut() {
     let tokens = AccessTokens::new(ISSUER.to_owned(), Duration::from_hours(100), &secret(1), None);
     assert_eq!(tokens.lifetime(), ACCESS_LIFETIME_MAX);
-    assert_eq!(tokens.verify(tokens.issue(USER, NOW, [1; 16]).unwrap().expose(), NOW), Ok(USER));
+    assert_eq!(tokens.verify(tokens.issue(user(), NOW, [1; 16]).unwrap().expose(), NOW), Ok(user()));
 }
 
 #[test]
 fn nothing_secret_is_printed() {
     let tokens = tokens();
-    let token = tokens.issue(USER, NOW, [1; 16]).unwrap();
+    let token = tokens.issue(user(), NOW, [1; 16]).unwrap();
     assert_eq!(format!("{token:?} {tokens:?}"), "AccessToken(redacted) AccessTokens(https://sho.rt)");
 }
 

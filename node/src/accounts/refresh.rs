@@ -1,0 +1,87 @@
+//! Refresh tokens: 256 random bits that are used once, and what is to be done when one is presented.
+//!
+//! Each refresh spends its token and gives the next of its family. A spent token that is presented again was copied, by
+//! whom cannot be told, so the whole family is revoked (RFC 9700 §4.14.2).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::ambient::{self, UnixMs};
+use crate::store::accounts::{FamilyId, RefreshFamilyRow, RefreshTokenRow, TokenDigest, UserId};
+
+/// 256 bits in base64url without padding.
+const REFRESH_TOKEN_CHARS: usize = 43;
+
+/// A refresh token in clear, as it goes to its owner and comes back. Wiped from memory when dropped; never printed.
+#[derive(Clone)]
+pub struct RefreshToken(Zeroizing<String>);
+
+/// What a presented token is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is its family's current token: spend it and give the next one.
+    Current {
+        /// Whose it is.
+        user: UserId,
+        /// The family to go on with.
+        family: FamilyId,
+    },
+    /// It was spent before: revoke the family.
+    Spent {
+        /// Whose it was.
+        user: UserId,
+        /// The family to revoke.
+        family: FamilyId,
+    },
+    /// Unknown, expired or revoked: nothing is to be done.
+    Worthless,
+}
+
+impl RefreshToken {
+    /// A new token.
+    pub(super) fn random() -> Self {
+        let bits = Zeroizing::new(ambient::random::<32>());
+        Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(bits.as_slice())))
+    }
+
+    /// Takes a token as a client sent it; `None` when no token of ours looks like it.
+    pub(super) fn parse(raw: &str) -> Option<Self> {
+        let well_formed = raw.len() == REFRESH_TOKEN_CHARS && URL_SAFE_NO_PAD.decode(raw).map(Zeroizing::new).is_ok();
+        well_formed.then(|| Self(Zeroizing::new(raw.to_owned())))
+    }
+
+    /// What is stored of it. No salt and no slow hash: there is no guessing 256 random bits.
+    pub(super) fn digest(&self) -> TokenDigest {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+
+    /// The token in clear, for the answer to its owner and nowhere else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken(redacted)")
+    }
+}
+
+/// Judges a token by its rows.
+pub(super) fn judge(
+    presented: &TokenDigest,
+    rows: Option<(RefreshTokenRow, Option<RefreshFamilyRow>)>,
+    now: UnixMs,
+) -> Verdict {
+    let Some((token, Some(row))) = rows else { return Verdict::Worthless };
+    let (user, family) = (row.user, token.family);
+    if row.current != *presented {
+        // Whatever its age: nobody who keeps to the protocol has it any more.
+        return Verdict::Spent { user, family };
+    }
+    if token.expires_at <= now { Verdict::Worthless } else { Verdict::Current { user, family } }
+}

@@ -1,0 +1,289 @@
+//! The use cases on the real embedded store, with real bcrypt at its lowest cost.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tempfile::TempDir;
+
+use super::secret_key::SecretKey;
+use super::*;
+use crate::kv::embedded::Embedded;
+use crate::kv::prefix_range;
+
+const START: UnixMs = UnixMs(1_769_851_800_000);
+const REFRESH_LIFETIME: Duration = Duration::from_hours(24 * 30);
+const PASSWORD: &str = "correct horse";
+
+struct World {
+    accounts: Arc<Accounts>,
+    kv: Kv,
+    clock: Clock,
+    passwords: PasswordPool,
+    _dir: TempDir,
+}
+
+fn world() -> World {
+    let ids = AtomicU64::new(1);
+    world_minting(Box::new(move || ids.fetch_add(1, Ordering::Relaxed).try_into().ok()))
+}
+
+fn world_minting(mint_id: MintId) -> World {
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::manual(START);
+    let kv = Kv::Embedded(Embedded::open(dir.path(), clock.clone()).unwrap());
+    let passwords = PasswordPool::start(NonZeroUsize::MIN, 4).unwrap();
+    let secret = SecretKey::new(vec![7; 32].into()).unwrap();
+    let tokens = AccessTokens::new("http://localhost:8000".to_owned(), Duration::from_mins(30), &secret, None);
+    let accounts = Accounts::new(kv.clone(), clock.clone(), mint_id, passwords.clone(), tokens, REFRESH_LIFETIME);
+    World { accounts: Arc::new(accounts), kv, clock, passwords, _dir: dir }
+}
+
+fn password(raw: &str) -> Password {
+    raw.to_owned().into()
+}
+
+impl World {
+    async fn registered(&self, email: &str) -> User {
+        self.accounts.register(email, password(PASSWORD), None).await.unwrap()
+    }
+
+    async fn signed_in(&self, email: &str) -> TokenPair {
+        self.accounts.login(email, password(PASSWORD)).await.unwrap()
+    }
+
+    async fn refresh(&self, pair: &TokenPair) -> Result<TokenPair, AccountError> {
+        self.accounts.refresh(pair.refresh_token.expose()).await
+    }
+
+    async fn rows(&self, range: Range<Vec<u8>>) -> Vec<crate::kv::Row> {
+        self.kv.snapshot().await.unwrap().scan(range, 1000).await.unwrap()
+    }
+}
+
+fn refused(answer: &Result<TokenPair, AccountError>) -> bool {
+    matches!(answer, Err(AccountError::RefreshToken))
+}
+
+#[tokio::test]
+async fn who_registers_can_sign_in_and_see_itself() {
+    let world = world();
+    let user = world.accounts.register("Some.One@Example.com", password(PASSWORD), Some("  Some One ")).await.unwrap();
+    assert_eq!((user.email.as_str(), user.full_name.as_deref()), ("Some.One@Example.com", Some("Some One")));
+    assert_eq!(user.created_at, START);
+    let pair = world.signed_in("some.one@EXAMPLE.com").await;
+    assert_eq!(pair.expires_in, Duration::from_mins(30));
+    let id = world.accounts.verify_access(pair.access_token.expose()).unwrap();
+    assert_eq!((id, world.accounts.me(id).await.unwrap()), (user.id, user));
+}
+
+#[tokio::test]
+async fn bad_registrations_name_what_is_wrong_and_leave_nothing() {
+    let world = world();
+    let name = "x".repeat(FULL_NAME_CHARS_MAX + 1);
+    let cases: [(&str, &str, Option<&str>, &str); 5] = [
+        ("no address", PASSWORD, None, "written as name@example.com"),
+        ("a@example.com", "short", None, "at least 8 characters"),
+        ("a@example.com", &"x".repeat(257), None, "at most 256 bytes"),
+        ("a@example.com", PASSWORD, Some(&name), "at most 200 characters"),
+        ("a@example.com", PASSWORD, Some("a\0b"), "control character"),
+    ];
+    for (email, raw, name, said) in cases {
+        let error = world.accounts.register(email, password(raw), name).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{email} {raw}: {error}");
+    }
+    assert!(world.rows(prefix_range(Vec::new())).await.is_empty());
+}
+
+#[tokio::test]
+async fn without_ids_nobody_is_registered() {
+    let world = world_minting(Box::new(|| None));
+    let answer = world.accounts.register("a@example.com", password(PASSWORD), None).await;
+    assert!(matches!(answer, Err(AccountError::NoIds)));
+    assert!(world.rows(prefix_range(Vec::new())).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_address_is_taken_in_every_spelling() {
+    let world = world();
+    world.registered("someone@münchen.example").await;
+    for email in ["someone@münchen.example", "SOMEONE@MÜNCHEN.example", " someone@xn--mnchen-3ya.EXAMPLE "] {
+        let answer = world.accounts.register(email, password("another password"), None).await;
+        assert!(matches!(answer, Err(AccountError::EmailTaken)), "{email}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_register_one_address_at_once_one_wins() {
+    let world = world();
+    let tasks = (0..8).map(|n| {
+        let accounts = Arc::clone(&world.accounts);
+        tokio::spawn(
+            async move { accounts.register("same@example.com", password(&format!("password {n}")), None).await },
+        )
+    });
+    let answers: Vec<_> = futures::future::join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    let winners: Vec<_> = answers.iter().enumerate().filter(|(_, answer)| answer.is_ok()).map(|(n, _)| n).collect();
+    assert_eq!(winners.len(), 1);
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Err(AccountError::EmailTaken))).count(), 7);
+    for n in 0..8 {
+        let fits = world.accounts.login("same@example.com", password(&format!("password {n}"))).await.is_ok();
+        assert_eq!(fits, winners.contains(&n), "the winner's password, and only that, signs in");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_get_the_same_answer_for_the_same_work() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let cases = [
+        ("someone@example.com", "wrong password"),
+        ("someone@example.com", ""),
+        ("nobody@example.com", PASSWORD),
+        ("no address", PASSWORD),
+        ("", ""),
+    ];
+    for (email, raw) in cases {
+        let before = world.passwords.verified_total();
+        let error = world.accounts.login(email, password(raw)).await.unwrap_err();
+        assert!(matches!(error, AccountError::Credentials), "{email:?}: {error}");
+        assert_eq!(world.passwords.verified_total(), before + 1, "{email:?}: bcrypt ran once");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_gives_the_next_pair_once() {
+    let world = world();
+    let user = world.registered("someone@example.com").await;
+    let mut pair = world.signed_in("someone@example.com").await;
+    for _ in 0..3 {
+        let next = world.refresh(&pair).await.unwrap();
+        assert_ne!(next.refresh_token.expose(), pair.refresh_token.expose());
+        assert_ne!(next.access_token, pair.access_token);
+        assert_eq!(world.accounts.verify_access(next.access_token.expose()), Ok(user.id));
+        pair = next;
+    }
+}
+
+#[tokio::test]
+async fn a_spent_token_presented_again_revokes_its_family_and_no_other() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let other_device = world.signed_in("someone@example.com").await;
+    let first = world.signed_in("someone@example.com").await;
+    let second = world.refresh(&first).await.unwrap();
+    let third = world.refresh(&second).await.unwrap();
+    assert!(refused(&world.refresh(&first).await));
+    for pair in [&third, &second, &first] {
+        assert!(refused(&world.refresh(pair).await));
+    }
+    assert!(world.refresh(&other_device).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_refreshes_of_one_token_at_once_one_wins_and_the_other_revokes_the_family() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    for round in 0..25 {
+        let pair = world.signed_in("someone@example.com").await;
+        let tasks = (0..2).map(|_| {
+            let (accounts, token) = (Arc::clone(&world.accounts), pair.refresh_token.clone());
+            tokio::spawn(async move { accounts.refresh(token.expose()).await })
+        });
+        let answers: Vec<_> = futures::future::join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+        let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 1), "round {round}");
+        assert!(lost.iter().all(refused), "round {round}");
+        for next in won.into_iter().flatten() {
+            assert!(refused(&world.refresh(&next).await), "round {round}: the family is revoked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_ends_its_own_family_and_can_be_repeated() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let other_device = world.signed_in("someone@example.com").await;
+    let pair = world.signed_in("someone@example.com").await;
+    for _ in 0..2 {
+        world.accounts.logout(pair.refresh_token.expose()).await.unwrap();
+        assert!(refused(&world.refresh(&pair).await));
+    }
+    for garbage in ["", "x", "a.b.c", &"A".repeat(43), &"é".repeat(43), &"A".repeat(100_000)] {
+        world.accounts.logout(garbage).await.unwrap();
+        assert!(refused(&world.accounts.refresh(garbage).await), "{}", garbage.len());
+    }
+    assert!(refused(&world.accounts.refresh(pair.access_token.expose()).await), "an access token refreshes nothing");
+    assert!(world.refresh(&other_device).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_sign_out_with_a_spent_token_ends_the_family_too() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let first = world.signed_in("someone@example.com").await;
+    let second = world.refresh(&first).await.unwrap();
+    world.accounts.logout(first.refresh_token.expose()).await.unwrap();
+    assert!(refused(&world.refresh(&second).await));
+}
+
+#[tokio::test]
+async fn a_refresh_token_expires_unless_it_is_used_and_its_rows_may_go_then_and_not_before() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let first = world.signed_in("someone@example.com").await;
+    let a_second = Duration::from_secs(1);
+    let almost = REFRESH_LIFETIME.checked_sub(a_second).unwrap();
+    world.clock.advance(almost);
+    let second = world.refresh(&first).await.unwrap();
+
+    let expired = async || {
+        let mut expired = Vec::new();
+        for prefix in rows::expiring_prefixes() {
+            for (key, value) in world.rows(prefix_range(prefix)).await {
+                expired.push(rows::has_expired(&key, &value, world.clock.now()).unwrap());
+            }
+        }
+        expired.iter().filter(|&&expired| expired).count()..expired.len()
+    };
+    assert_eq!(expired().await, 0..3, "two tokens and their family");
+    world.clock.advance(a_second);
+    assert_eq!(expired().await, 1..3, "the first token");
+    world.clock.advance(almost);
+    assert_eq!(expired().await, 3..3, "all of them");
+    assert!(refused(&world.refresh(&second).await));
+}
+
+#[tokio::test]
+async fn a_user_and_an_address_never_expire() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    for (key, value) in world.rows(prefix_range(Vec::new())).await {
+        assert!(!rows::has_expired(&key, &value, UnixMs(u64::MAX)).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn neither_a_password_nor_a_token_is_in_the_store() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let first = world.signed_in("someone@example.com").await;
+    let second = world.refresh(&first).await.unwrap();
+    let stored = world.rows(prefix_range(Vec::new())).await;
+    assert_eq!(stored.len(), 5, "a user, its address, two refresh tokens, their family");
+    let first_bits =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, first.refresh_token.expose());
+    let secrets = [
+        PASSWORD.as_bytes(),
+        first.refresh_token.expose().as_bytes(),
+        &first_bits.unwrap(),
+        second.refresh_token.expose().as_bytes(),
+        first.access_token.expose().as_bytes(),
+    ];
+    let stored = stored.into_iter().flat_map(|(key, value)| [key, value]).collect::<Vec<_>>();
+    for secret in secrets {
+        assert!(!stored.iter().any(|bytes| bytes.windows(secret.len()).any(|window| window == secret)));
+    }
+}
