@@ -2,9 +2,14 @@
 //!
 //! Modules import downwards in this order, never up.
 pub mod accounts;
+pub mod allocation;
 pub mod ambient;
+pub mod cache;
 pub mod clicks;
+pub mod invalid;
 pub mod kv;
 pub mod links;
+pub mod minter;
+pub mod public_url;
 pub mod store;
 pub mod sweeper;

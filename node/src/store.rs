@@ -4,15 +4,19 @@
 //! version byte and then postcard; an old version stays readable for ever. Rows are defined in one file a subject below
 //! this one; nothing outside `store` builds a key.
 
+pub mod accounts;
+pub mod allocation;
+pub mod clicks;
+pub mod idempotency;
+pub mod keyspace;
+pub mod links;
+
 use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::kv::{KvError, prefix_range};
-
-pub mod accounts;
-pub mod clicks;
 
 /// Every kind of row. The byte leads the key and never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,419 @@
+//! Flags and environment → one checked [`Config`].
+//!
+//! [`Settings`] is what a person may write: a flag and an environment variable of the same name for each. [`Settings::check`]
+//! turns it into values that cannot be wrong, or into one line that names the setting and what is allowed. Nothing outside
+//! this file reads the environment.
+
+mod parse;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
+use shortener_crds::ids::CodeLength;
+
+use crate::limits::LimitRule;
+use crate::links::RedirectStatus;
+use crate::public_url::{BaseUrl, PublicUrls};
+
+pub use parse::Secret;
+
+/// Runs a shortener node. With no settings at all it runs alone and keeps everything under ./data.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "shortener-node", version, max_term_width = 100)]
+pub struct Settings {
+    /// Address of the public HTTP listener.
+    #[arg(long, env, default_value = "0.0.0.0:8000")]
+    listen_addr: SocketAddr,
+    /// Address of the probes and metrics listener.
+    #[arg(long, env, default_value = "0.0.0.0:9000")]
+    admin_addr: SocketAddr,
+    /// What short URLs begin with.
+    #[arg(long, env, default_value = "http://localhost:8000", value_parser = BaseUrl::parse)]
+    base_url: BaseUrl,
+    /// Further host names, comma-separated, each with codes of its own.
+    #[arg(long, env, value_delimiter = ',')]
+    domains: Vec<String>,
+    /// Where links are kept: `embedded:DIRECTORY`.
+    #[arg(long, env, default_value = "embedded:./data", value_parser = parse::database)]
+    database_url: Database,
+    /// Shared cache; without one the node keeps everything in its own memory.
+    #[arg(long, env, hide_env_values = true)]
+    redis_url: Option<Secret>,
+    /// Signs access tokens; 32 bytes at least. Generated and kept with the data when the node runs alone.
+    #[arg(long, env, hide_env_values = true)]
+    secret_key: Option<Secret>,
+    /// File that holds `SECRET_KEY`.
+    #[arg(long, env)]
+    secret_key_file: Option<PathBuf>,
+    /// The key before the last rotation: tokens signed with it are still accepted.
+    #[arg(long, env, hide_env_values = true)]
+    secret_key_previous: Option<Secret>,
+    /// File that holds `SECRET_KEY_PREVIOUS`.
+    #[arg(long, env)]
+    secret_key_previous_file: Option<PathBuf>,
+    /// Life of an access token, in minutes.
+    #[arg(long, env, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    access_token_expire_minutes: u64,
+    /// Life of a refresh token, in days.
+    #[arg(long, env, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=365))]
+    refresh_token_expire_days: u64,
+    /// OAuth server whose access tokens are accepted beside our own.
+    #[arg(long, env)]
+    oidc_issuer: Option<String>,
+    /// Audience that such tokens must name.
+    #[arg(long, env)]
+    oidc_audience: Option<String>,
+    /// Characters in a generated code, 6 to 10.
+    #[arg(long, env, default_value = "7", value_parser = parse::code_length)]
+    short_code_length: CodeLength,
+    /// Status of new links that name none: 301, 302, 307 or 308.
+    #[arg(long, env, default_value = "302", value_parser = parse::redirect_status)]
+    redirect_status: RedirectStatus,
+    /// How long a CDN or gateway may keep a temporary redirect, in seconds.
+    #[arg(long, env, default_value = "0", value_parser = parse::span)]
+    cache_max_age: Duration,
+    /// Requests a user may make to one endpoint in a window.
+    #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    rate_limit_requests: u32,
+    /// Requests an address without a token may make to one endpoint in a window.
+    #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    rate_limit_anonymous: u32,
+    /// Length of that window, in seconds.
+    #[arg(long, env, default_value = "60", value_parser = parse::span)]
+    rate_limit_window: Duration,
+    /// Registrations an address may make: requests/seconds.
+    #[arg(long, env, default_value = "10/3600", value_parser = parse::rule)]
+    rate_limit_register: LimitRule,
+    /// Logins an address may try: requests/seconds.
+    #[arg(long, env, default_value = "20/300", value_parser = parse::rule)]
+    rate_limit_login: LimitRule,
+    /// Networks, comma-separated, whose Forwarded and X-Forwarded-For headers are believed.
+    #[arg(long, env, value_delimiter = ',', value_parser = parse::network)]
+    trusted_proxies: Vec<IpNet>,
+    /// Clicks written in one transaction.
+    #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    analytics_batch_size: u32,
+    /// Longest time a click waits to be written, in seconds.
+    #[arg(long, env, default_value = "5", value_parser = parse::span)]
+    analytics_flush_interval: Duration,
+    /// How long single clicks are kept, in days.
+    #[arg(long, env, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    analytics_retention_days: u32,
+    /// MaxMind-format file that tells countries.
+    #[arg(long, env)]
+    geoip_database: Option<PathBuf>,
+    /// Clicks in an hour from which a link counts as hot in a shared cache.
+    #[arg(long, env, default_value_t = 100)]
+    hot_url_click_threshold: u32,
+    /// Memory for links kept in the process, in bytes.
+    #[arg(long, env, default_value = "64MiB", value_parser = parse::bytes)]
+    local_cache_bytes: u64,
+    /// How long a link is kept in the process, in seconds.
+    #[arg(long, env, default_value = "5", value_parser = parse::span)]
+    local_cache_ttl: Duration,
+    /// File of hosts that may not be shortened, one host or domain a line; read again when it changes.
+    #[arg(long, env)]
+    blocked_hosts_file: Option<PathBuf>,
+    /// error, warn, info, debug or trace.
+    #[arg(long, env, default_value = "info")]
+    log_level: LogLevel,
+    /// Default: text on a terminal, else json.
+    #[arg(long, env)]
+    log_format: Option<LogFormat>,
+    /// Level debug, as text.
+    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    debug: bool,
+    /// OpenTelemetry collector.
+    #[arg(long, env)]
+    otlp_endpoint: Option<String>,
+    /// Who hands out worker IDs and blocks: the node itself, or the operator.
+    #[arg(long, env, default_value = "self")]
+    allocation: Allocation,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// Also what looks wrong.
+    Warn,
+    /// Also API requests, start and stop.
+    Info,
+    /// Also redirects.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Who hands out worker IDs and blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Allocation {
+    /// The node takes them from the store.
+    #[value(name = "self")]
+    Own,
+    /// The operator, through a Lease.
+    Lease,
+}
+
+/// Where links are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// In this directory of this machine.
+    Embedded(PathBuf),
+}
+
+/// What the log shows and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How much.
+    pub level: LogLevel,
+    /// In which form; `None` lets the terminal decide.
+    pub format: Option<LogFormat>,
+}
+
+/// The rate limits of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Per user and endpoint.
+    pub user: LimitRule,
+    /// Per address and endpoint, without a token.
+    pub anonymous: LimitRule,
+    /// Registrations per address.
+    pub register: LimitRule,
+    /// Logins per address.
+    pub login: LimitRule,
+}
+
+/// Everything a node is told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Public HTTP.
+    pub listen_addr: SocketAddr,
+    /// Probes and metrics.
+    pub admin_addr: SocketAddr,
+    /// What short URLs begin with, for each domain.
+    pub public_urls: PublicUrls,
+    /// Where links are kept.
+    pub database: Database,
+    /// Signs access tokens; `None`: the one generated with the data.
+    pub secret_key: Option<Secret>,
+    /// Still accepted for access tokens.
+    pub secret_key_previous: Option<Secret>,
+    /// Life of an access token.
+    pub access_token_ttl: Duration,
+    /// Life of a refresh token.
+    pub refresh_token_ttl: Duration,
+    /// Characters in a generated code.
+    pub code_length: CodeLength,
+    /// Status of new links that name none.
+    pub redirect_status: RedirectStatus,
+    /// How long a CDN may keep a temporary redirect.
+    pub cache_max_age: Duration,
+    /// The rate limits of the API.
+    pub rate_limits: RateLimits,
+    /// Networks whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Clicks written in one transaction.
+    pub analytics_batch_size: usize,
+    /// Longest time a click waits to be written.
+    pub analytics_flush_interval: Duration,
+    /// How long single clicks are kept.
+    pub analytics_retention_days: u32,
+    /// A MaxMind-format file for countries.
+    pub geoip_database: Option<PathBuf>,
+    /// Memory for links kept in the process, in bytes.
+    pub local_cache_bytes: u64,
+    /// How long a link is kept in the process.
+    pub local_cache_ttl: Duration,
+    /// Hosts that may not be shortened.
+    pub blocked_hosts_file: Option<PathBuf>,
+    /// What the log shows and how.
+    pub log: LogSettings,
+}
+
+/// A setting that makes no sense, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The value is not one of those allowed.
+    #[error("{setting}: {problem}")]
+    Invalid {
+        /// The setting's name, as the environment spells it.
+        setting: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A file that a setting names cannot be read.
+    #[error("{setting}: cannot read {path}: {source}")]
+    Unreadable {
+        /// The setting's name, as the environment spells it.
+        setting: &'static str,
+        /// The file it names.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+fn invalid(setting: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { setting, problem: problem.into() }
+}
+
+impl Settings {
+    /// Checks every setting and every pair that could contradict each other.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        self.refuse_what_this_release_cannot_do()?;
+        let window = self.rate_limit_window;
+        if window < Duration::from_secs(1) {
+            return Err(invalid("RATE_LIMIT_WINDOW", "must be at least 1 second"));
+        }
+        if self.analytics_flush_interval < Duration::from_millis(100) {
+            return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be at least 100ms"));
+        }
+        if self.local_cache_bytes < parse::MIB {
+            return Err(invalid("LOCAL_CACHE_BYTES", "must be at least 1MiB"));
+        }
+        if self.listen_addr == self.admin_addr && self.listen_addr.port() != 0 {
+            return Err(invalid("ADMIN_ADDR", "must differ from LISTEN_ADDR: metrics are not for the public"));
+        }
+        let secret_key = parse::secret("SECRET_KEY", self.secret_key, self.secret_key_file)?;
+        let secret_key_previous =
+            parse::secret("SECRET_KEY_PREVIOUS", self.secret_key_previous, self.secret_key_previous_file)?;
+        if secret_key_previous.is_some() && secret_key.is_none() {
+            return Err(invalid("SECRET_KEY_PREVIOUS", "needs SECRET_KEY: it names the key before that one"));
+        }
+        let public_urls =
+            PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
+        let (level, format) = match self.debug {
+            true => (LogLevel::Debug, Some(LogFormat::Text)),
+            false => (self.log_level, self.log_format),
+        };
+        Ok(Config {
+            listen_addr: self.listen_addr,
+            admin_addr: self.admin_addr,
+            public_urls,
+            database: self.database_url,
+            secret_key,
+            secret_key_previous,
+            access_token_ttl: Duration::from_secs(self.access_token_expire_minutes * 60),
+            refresh_token_ttl: Duration::from_secs(self.refresh_token_expire_days * 86_400),
+            code_length: self.short_code_length,
+            redirect_status: self.redirect_status,
+            cache_max_age: self.cache_max_age,
+            rate_limits: RateLimits {
+                user: LimitRule { requests: self.rate_limit_requests, window },
+                anonymous: LimitRule { requests: self.rate_limit_anonymous, window },
+                register: self.rate_limit_register,
+                login: self.rate_limit_login,
+            },
+            trusted_proxies: self.trusted_proxies,
+            analytics_batch_size: self.analytics_batch_size as usize,
+            analytics_flush_interval: self.analytics_flush_interval,
+            analytics_retention_days: self.analytics_retention_days,
+            geoip_database: self.geoip_database,
+            local_cache_bytes: self.local_cache_bytes,
+            local_cache_ttl: self.local_cache_ttl,
+            blocked_hosts_file: self.blocked_hosts_file,
+            log: LogSettings { level, format },
+        })
+    }
+
+    /// Names of the contract that no code stands behind yet are refused, not ignored: a fleet that believes it shares a
+    /// cache, or a login server, would be worse off than one that does not start.
+    fn refuse_what_this_release_cannot_do(&self) -> Result<(), ConfigError> {
+        let not_yet = |setting, set: bool| match set {
+            true => Err(invalid(setting, "not supported by this release; leave it unset")),
+            false => Ok(()),
+        };
+        not_yet("REDIS_URL", self.redis_url.is_some())?;
+        not_yet("OIDC_ISSUER", self.oidc_issuer.is_some())?;
+        not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())?;
+        not_yet("OTLP_ENDPOINT", self.otlp_endpoint.is_some())?;
+        match self.allocation {
+            Allocation::Own => Ok(()),
+            Allocation::Lease => Err(invalid("ALLOCATION", "this release knows only self")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("shortener-node").chain(args.iter().copied());
+        let settings = Settings::try_parse_from(args).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_is_required_and_the_defaults_are_those_of_the_contract() {
+        let config = check(&[]).unwrap();
+        assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
+        assert_eq!(config.admin_addr.to_string(), "0.0.0.0:9000");
+        assert_eq!(config.public_urls.base().as_str(), "http://localhost:8000");
+        assert_eq!(config.database, Database::Embedded(PathBuf::from("./data")));
+        assert_eq!(config.access_token_ttl, Duration::from_secs(1_800));
+        assert_eq!(config.refresh_token_ttl, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.rate_limits.register, LimitRule { requests: 10, window: Duration::from_secs(3_600) });
+        assert_eq!(config.local_cache_bytes, 64 * 1024 * 1024);
+        assert_eq!((config.analytics_batch_size, config.analytics_flush_interval), (100, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_stops_the_start_and_is_named() {
+        let refused: &[(&[&str], &str)] = &[
+            (&["--short-code-length", "5"], "--short-code-length"),
+            (&["--short-code-length", "11"], "--short-code-length"),
+            (&["--redirect-status", "303"], "--redirect-status"),
+            (&["--base-url", "ftp://sho.rt"], "--base-url"),
+            (&["--base-url", "https://sho.rt/path?x=1"], "--base-url"),
+            (&["--domains", "not a host"], "DOMAINS"),
+            (&["--domains", "localhost:8000"], "DOMAINS"),
+            (&["--database-url", "postgres://x"], "--database-url"),
+            (&["--database-url", "tikv://pd-0:2379"], "--database-url"),
+            (&["--redis-url", "redis-cluster://r:6379"], "REDIS_URL"),
+            (&["--rate-limit-window", "0"], "RATE_LIMIT_WINDOW"),
+            (&["--rate-limit-requests", "0"], "--rate-limit-requests"),
+            (&["--rate-limit-login", "5"], "--rate-limit-login"),
+            (&["--rate-limit-login", "0/60"], "--rate-limit-login"),
+            (&["--trusted-proxies", "10.0.0.0/33"], "--trusted-proxies"),
+            (&["--secret-key", "short"], "SECRET_KEY"),
+            (&["--secret-key-previous", "0123456789abcdef0123456789abcdef"], "SECRET_KEY_PREVIOUS"),
+            (&["--secret-key-file", "/no/such/file"], "SECRET_KEY"),
+            (&["--local-cache-bytes", "12"], "LOCAL_CACHE_BYTES"),
+            (&["--local-cache-bytes", "12 parsecs"], "--local-cache-bytes"),
+            (&["--admin-addr", "0.0.0.0:8000"], "ADMIN_ADDR"),
+            (&["--allocation", "lease"], "ALLOCATION"),
+            (&["--log-level", "loud"], "--log-level"),
+        ];
+        for (args, named) in refused {
+            let problem = check(args).expect_err(&format!("{args:?} should be refused"));
+            assert!(problem.contains(named), "{args:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let config = check(&["--secret-key", "0123456789abcdef0123456789abcdef"]).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn debug_means_level_debug_as_text() {
+        let log = check(&["--debug"]).unwrap().log;
+        assert_eq!(log, LogSettings { level: LogLevel::Debug, format: Some(LogFormat::Text) });
+    }
+}

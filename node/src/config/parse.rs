@@ -1,0 +1,159 @@
+//! One value of one setting, from text. Errors say what would be right; clap puts the setting's name before them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use shortener_crds::ids::CodeLength;
+use zeroize::Zeroizing;
+
+use super::{ConfigError, Database, invalid};
+use crate::limits::LimitRule;
+use crate::links::RedirectStatus;
+
+/// Bytes in a mebibyte.
+pub(super) const MIB: u64 = 1024 * 1024;
+/// A secret shorter than an HMAC-SHA-256 key gives less than the algorithm promises (RFC 7518 §3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// A secret: wiped when dropped, never shown.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Wraps the secret's bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self::new(text.as_bytes().to_vec())
+    }
+}
+
+/// The value of a secret, given directly or as a file, and long enough.
+pub(super) fn secret(
+    setting: &'static str,
+    value: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<Option<Secret>, ConfigError> {
+    let secret = match (value, file) {
+        (Some(_), Some(_)) => return Err(invalid(setting, "give the value or the file, not both")),
+        (Some(value), None) => value,
+        (None, Some(path)) => read_secret(setting, &path)?,
+        (None, None) => return Ok(None),
+    };
+    match secret.expose().len() {
+        length if length < SECRET_BYTES_MIN => {
+            Err(invalid(setting, format!("has {length} bytes, needs at least {SECRET_BYTES_MIN}")))
+        }
+        _ => Ok(Some(secret)),
+    }
+}
+
+fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, ConfigError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ConfigError::Unreadable { setting, path: path.to_owned(), source })?;
+    // Editors and `echo` end a file with a newline that is no part of the secret.
+    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
+}
+
+/// `embedded:DIRECTORY`.
+pub(super) fn database(text: &str) -> Result<Database, String> {
+    match text.split_once(':') {
+        Some(("embedded", directory)) if !directory.is_empty() => Ok(Database::Embedded(PathBuf::from(directory))),
+        Some(("tikv", _)) => Err("tikv is not supported by this release; use embedded:DIRECTORY".to_owned()),
+        _ => Err("must be embedded:DIRECTORY".to_owned()),
+    }
+}
+
+/// A number of characters, 6 to 10.
+pub(super) fn code_length(text: &str) -> Result<CodeLength, String> {
+    let length = text.parse::<u8>().map_err(|_| "must be a number from 6 to 10".to_owned())?;
+    CodeLength::new(length).map_err(|_| "must be from 6 to 10".to_owned())
+}
+
+/// 301, 302, 307 or 308.
+pub(super) fn redirect_status(text: &str) -> Result<RedirectStatus, String> {
+    let status = text.parse::<u16>().ok().and_then(RedirectStatus::new);
+    status.ok_or_else(|| "must be 301, 302, 307 or 308".to_owned())
+}
+
+/// A network in CIDR form, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    network.map_err(|_| "must be an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// `requests/seconds`.
+pub(super) fn rule(text: &str) -> Result<LimitRule, String> {
+    let shape = || "must be requests/seconds, both at least 1, such as 20/300".to_owned();
+    let (requests, window) = text.split_once('/').ok_or_else(shape)?;
+    let requests = requests.trim().parse::<u32>().map_err(|_| shape())?;
+    let window = span(window.trim())?;
+    if requests == 0 || window < Duration::from_secs(1) {
+        return Err(shape());
+    }
+    Ok(LimitRule { requests, window })
+}
+
+/// A number and a unit from `units`; a bare number is the unit's whose name is empty.
+fn quantity(text: &str, units: &[(&str, u64)], shape: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = units.iter().find(|(name, _)| *name == unit.trim()).map(|(_, scale)| *scale);
+    let number = number.parse::<u64>().ok();
+    number.zip(scale).and_then(|(number, scale)| number.checked_mul(scale)).ok_or_else(|| shape.to_owned())
+}
+
+/// A span of time: bare numbers are seconds; ms, s, m, h and d are understood.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let units = [("", 1_000), ("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let span_ms = quantity(text, &units, "must be a number of seconds, or a number with ms, s, m, h or d")?;
+    match span_ms {
+        // Ten years: what is longer is a slip of the keyboard, and sums of such spans could overflow.
+        0..=315_360_000_000 => Ok(Duration::from_millis(span_ms)),
+        _ => Err("must be at most ten years".to_owned()),
+    }
+}
+
+/// A number of bytes: bare numbers are bytes; KiB, MiB and GiB are understood.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("", 1), ("B", 1), ("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB)];
+    quantity(text, &units, "must be a number of bytes, or a number with KiB, MiB or GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_bytes_take_bare_numbers_and_units() {
+        assert_eq!(span("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(span("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(bytes("64MiB"), Ok(64 * MIB));
+        assert_eq!(bytes("10"), Ok(10));
+        for wrong in ["", "s", "-1", "5 years", "1.5s", "99999999999999999999", "400000d"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "MB", "99999999999GiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! THE route table and the order of layers.
+//!
+//! A request passes, from outside in: [`envelope`] (request ID, problems, metrics, log, in-flight limit), panics turned
+//! into 500, security headers, the body limit, and, for the API, [`guard`] (client address, token, rate limit). Handlers
+//! are thin: they turn a request into a call of one use-case and its result into an answer.
+
+pub mod admin;
+mod analytics;
+mod auth;
+pub mod client_addr;
+mod docs;
+pub mod envelope;
+pub mod error;
+mod extract;
+mod guard;
+mod health;
+pub mod metrics;
+mod pages;
+mod qr;
+mod redirect;
+pub mod serve;
+mod short_form;
+mod urls;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use axum::{Extension, Router};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::accounts::Accounts;
+use crate::ambient::Clock;
+use crate::cache::Cache;
+use crate::clicks::Clicks;
+use crate::config::Config;
+use crate::kv::Kv;
+use crate::limits::{Limits, UnknownCodes};
+use crate::links::{Links, Resolve};
+use crate::minter::Minter;
+use metrics::HttpMetrics;
+
+/// The largest request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests answered at once; more are refused at the door, so that those inside are answered in time.
+pub const IN_FLIGHT_MAX: usize = 4_096;
+/// The route of redirects.
+pub const REDIRECT_ROUTE: &str = "/{short_code}";
+
+/// What all handlers share.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The clock.
+    pub clock: Clock,
+    /// The store, for health.
+    pub kv: Kv,
+    /// Shared answers that may be lost.
+    pub cache: Cache,
+    /// Where codes and IDs come from, for health.
+    pub minter: Minter,
+    /// Use-cases of links.
+    pub links: Links,
+    /// From codes to where they lead.
+    pub resolve: Resolve,
+    /// Use-cases of accounts.
+    pub accounts: Accounts,
+    /// The click pipeline.
+    pub clicks: Clicks,
+    /// Rate limits.
+    pub limits: Limits,
+    /// Slows down who guesses codes.
+    pub unknown_codes: UnknownCodes,
+    /// What `/metrics` shows of HTTP.
+    pub metrics: HttpMetrics,
+}
+
+/// The public listener's routes.
+pub fn router(app: Arc<App>) -> Router {
+    let (limited, mut openapi) = limited_api().split_for_parts();
+    let (open, openapi_of_open) = open_api().split_for_parts();
+    openapi.merge(openapi_of_open);
+    docs::complete(&mut openapi, app.config.public_urls.base().as_str());
+    let limited = limited.route_layer(from_fn_with_state(app.clone(), guard::guard));
+    Router::new()
+        .merge(limited)
+        .merge(open)
+        .route("/", get(pages::index))
+        .route("/assets/{name}", get(pages::asset))
+        .route("/favicon.ico", get(pages::favicon))
+        .route("/robots.txt", get(pages::robots))
+        .route("/docs", get(docs::index))
+        .route("/docs/{*file}", get(docs::file))
+        .route("/openapi.json", get(docs::openapi))
+        .layer(Extension(docs::Document::new(&openapi)))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(pages::security_headers))
+        .layer(CatchPanicLayer::custom(|_| axum::response::IntoResponse::into_response(http::StatusCode::INTERNAL_SERVER_ERROR)))
+        .layer(from_fn_with_state(app.clone(), envelope::envelope))
+        .with_state(app)
+}
+
+/// Every route that is rate-limited.
+fn limited_api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(docs::About::openapi())
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::me))
+        .routes(routes!(urls::create, urls::list))
+        .routes(routes!(urls::read, urls::update, urls::delete))
+        .routes(routes!(analytics::summary))
+        .routes(routes!(qr::image))
+        .routes(routes!(short_form::shorten))
+}
+
+/// Routes of the contract that are not limited.
+fn open_api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(short_form::follow))
+        .routes(routes!(redirect::redirect))
+}

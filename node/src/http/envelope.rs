@@ -1,0 +1,183 @@
+//! What every answer goes through on its way out: request ID, problem body, metrics, log line, in-flight limit.
+//!
+//! Nothing is logged at `info` for a redirect, and never a URL's query, a token, a password or a whole address for anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+
+use super::error::{ApiError, Problem};
+use super::{App, IN_FLIGHT_MAX};
+use crate::ambient;
+use crate::invalid::FieldError;
+
+/// `X-Request-ID`.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `Content-Type` of a problem.
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// The longest request ID that is taken from a caller, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// When to come back after being turned away at the door.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
+
+/// RFC 9457, as it is sent.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// A URN that names the kind of problem.
+    #[schema(example = "urn:shortener:problem:invalid")]
+    r#type: String,
+    /// The kind of problem, for people.
+    title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What happened this time and what would be right.
+    detail: &'a str,
+    /// The request's ID, as in `X-Request-ID`.
+    request_id: &'a str,
+    /// The fields that are wrong, where a body or query was rejected.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+/// The layer around all routes of the public listener.
+pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let begun = app.clock.monotonic();
+    let in_flight = app.metrics.enter();
+    let mut response = match in_flight.count() > IN_FLIGHT_MAX {
+        true => ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response(),
+        false => next.run(request).await,
+    };
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let took = app.clock.monotonic().saturating_sub(begun);
+    finish(&mut response, &request_id);
+    app.metrics.answered(&method, route, response.status());
+    log(&method, route, response.status(), took, &request_id);
+    drop(in_flight);
+    response
+}
+
+/// The caller's ID if it is one, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fine = |id: &&HeaderValue| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+            && id.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    let own = headers.get(REQUEST_ID).filter(fine);
+    own.cloned().unwrap_or_else(|| {
+        let id = hex::encode(ambient::random::<16>());
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("0"))
+    })
+}
+
+fn finish(response: &mut Response, request_id: &HeaderValue) {
+    let problem = response.extensions_mut().remove::<Problem>();
+    let problem = problem.or_else(|| bare(response).and_then(ApiError::of_status).map(ApiError::into_problem));
+    if let Some(problem) = problem {
+        write_problem(response, &problem, request_id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id.clone());
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+}
+
+/// The status of a failed answer that nobody wrote a body for: the router's own 404 and 405, a layer's 413.
+fn bare(response: &Response) -> Option<StatusCode> {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let written = content_type.is_some_and(|kind| !kind.starts_with(b"text/plain"));
+    ((status.is_client_error() || status.is_server_error()) && !written).then_some(status)
+}
+
+fn write_problem(response: &mut Response, problem: &Problem, request_id: &HeaderValue) {
+    let status = response.status();
+    let request_id = request_id.to_str().unwrap_or_default();
+    if let Some(source) = &problem.source {
+        tracing::error!(request_id, status = status.as_u16(), error = %chain(source.as_ref()), "request failed");
+    }
+    let body = ProblemBody {
+        r#type: format!("urn:shortener:problem:{}", problem.slug),
+        title: problem.title,
+        status: status.as_u16(),
+        detail: &problem.detail,
+        request_id,
+        errors: &problem.errors,
+    };
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
+}
+
+/// An error and its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn log(method: &Method, route: &str, status: StatusCode, took: Duration, request_id: &HeaderValue) {
+    let request_id = request_id.to_str().unwrap_or_default();
+    let (status, duration_ms) = (status.as_u16(), took.as_secs_f64() * 1_000.0);
+    if route == super::REDIRECT_ROUTE {
+        tracing::debug!(%method, route, status, duration_ms, request_id, "request");
+    } else {
+        tracing::info!(%method, route, status, duration_ms, request_id, "request");
+    }
+}
+
+/// Requests in flight; counts itself out when dropped.
+#[derive(Debug)]
+pub struct InFlight<'a>(pub(super) &'a super::metrics::HttpMetrics, pub(super) usize);
+
+impl InFlight<'_> {
+    fn count(&self) -> usize {
+        self.1
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sent: &str, kept: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(sent.as_bytes()).unwrap());
+        assert_eq!(request_id(&headers) == sent, kept, "{sent:?}");
+    }
+
+    #[test]
+    fn a_callers_request_id_is_kept_if_it_is_harmless() {
+        check("a", true);
+        check("018f.A_b-9", true);
+        check(&"x".repeat(128), true);
+        check(&"x".repeat(129), false);
+        check("", false);
+        check("a b", false);
+        check("a\"b", false);
+        check("ä", false);
+    }
+
+    #[test]
+    fn a_new_request_id_is_random() {
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+        assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
+}

@@ -1,0 +1,200 @@
+//! From a request to what a handler takes: a JSON body, a query, an ID, a caller. Each refusal names the field.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+
+use super::App;
+use super::error::ApiError;
+use crate::invalid::Invalid;
+use crate::public_url::Domain;
+
+/// The longest `Idempotency-Key`, in bytes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The longest message about a field, in characters: it may quote what was sent.
+const MESSAGE_CHARS_MAX: usize = 200;
+
+/// A JSON body and its bytes.
+#[derive(Debug)]
+pub struct JsonBody<T> {
+    /// The body.
+    pub value: T,
+    /// The body as it was sent.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !says_json(request.headers()) {
+            return Err(ApiError::NotJson);
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let too_large = rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE;
+            if too_large { ApiError::TooLarge } else { ApiError::Malformed("The body broke off.".to_owned()) }
+        })?;
+        let value = parse_json(&bytes)?;
+        Ok(Self { value, bytes })
+    }
+}
+
+fn says_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = field_of(&error.path().to_string(), &error.inner().to_string());
+        rejected(&field, error.into_inner())
+    })?;
+    json.end().map_err(|error| rejected("body", error))?;
+    Ok(value)
+}
+
+fn rejected(field: &str, error: serde_json::Error) -> ApiError {
+    match error.classify() {
+        serde_json::error::Category::Data => Invalid::field(field, message_of(&error.to_string())).into(),
+        _ => ApiError::Malformed(format!("{error}.")),
+    }
+}
+
+/// The field an error is about: the path to it, and at the top the name that serde puts between backticks.
+fn field_of(path: &str, message: &str) -> String {
+    let named = || message.split('`').nth(1).filter(|_| message.contains("field `"));
+    match (path, named()) {
+        ("." | "?", Some(name)) => name.chars().take(MESSAGE_CHARS_MAX).collect(),
+        ("." | "?", None) => "body".to_owned(),
+        (path, _) => path.chars().take(MESSAGE_CHARS_MAX).collect(),
+    }
+}
+
+/// A parser's message without its position.
+fn message_of(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or_default().chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// A query string.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
+            let field = field_of(&error.path().to_string(), &error.inner().to_string());
+            Invalid::field(field, message_of(&error.inner().to_string())).into()
+        })
+    }
+}
+
+/// The ID at the end of a path. What is no ID names nothing: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct Id(pub u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let text = path.map(|Path(text)| text).unwrap_or_default();
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let id = text.parse().ok().filter(|_| digits);
+        id.map(Self).ok_or(ApiError::NotFound("There is no such link."))
+    }
+}
+
+/// Who sends a request, as [`super::guard`] found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user whose token came with it.
+    pub user: Option<u64>,
+    /// Tells callers apart without a token: the client's network.
+    pub subject: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated("The route is not guarded."))
+    }
+}
+
+/// A user who is signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct User(pub u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for User {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let user = Caller::from_request_parts(parts, state).await?.user;
+        user.map(Self).ok_or(ApiError::Unauthenticated("Send an access token: Authorization: Bearer …"))
+    }
+}
+
+/// The domain that a query names.
+pub fn named_domain<'a>(app: &'a Arc<App>, name: Option<&str>) -> Result<&'a Domain, ApiError> {
+    let domain = app.config.public_urls.by_name(name.unwrap_or_default());
+    domain.ok_or_else(|| Invalid::field("domain", "is not a domain of this service").into())
+}
+
+/// The `Idempotency-Key`, if there is one.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()));
+    let wrong = || Invalid::field("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
+    Ok(Some(text.ok_or_else(wrong)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Sample {
+        name: String,
+        #[serde(default)]
+        tags: Vec<String>,
+    }
+
+    fn check(body: &str, field: &str, message: &str) {
+        match parse_json::<Sample>(body.as_bytes()) {
+            Err(ApiError::Invalid(Invalid(errors))) => {
+                assert_eq!(errors[0].field, field, "{body}");
+                assert!(errors[0].message.contains(message), "{body}: {}", errors[0].message);
+            }
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_rejected_body_names_the_field() {
+        check(r#"{"name": 1}"#, "name", "expected a string");
+        check(r"{}", "name", "missing field");
+        check(r#"{"name": "a", "colour": 1}"#, "colour", "unknown field");
+        check(r#"{"name": "a", "tags": ["x", 2]}"#, "tags[1]", "expected a string");
+        check(r#"{"name": "a", "name": "b"}"#, "name", "duplicate field");
+        check("[]", "name", "invalid length");
+        check("7", "body", "invalid type");
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed() {
+        for body in ["", "{", "nonsense", "{\"name\": \"a\"} {}", "\u{0}"] {
+            assert!(matches!(parse_json::<Sample>(body.as_bytes()), Err(ApiError::Malformed(_))), "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `GET /api/v1/health`: whether the node and what it depends on work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::App;
+
+/// How long health waits for the store.
+const STORE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How the node is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`; `degraded`: the cache is down; `unavailable`: the store is down.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Where links are kept.
+    store: BackEnd,
+    /// Where answers are kept to be faster.
+    cache: BackEnd,
+    /// What codes are minted from.
+    ids: Ids,
+}
+
+/// Something the node depends on.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BackEnd {
+    /// `embedded` or `tikv`; `memory` or `redis-cluster`.
+    engine: &'static str,
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// How long it took to answer.
+    latency_ms: f64,
+}
+
+/// What codes are minted from.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Ids {
+    /// The worker ID in use; null while the node has none.
+    worker_id: Option<u16>,
+    /// Codes that can be minted without asking for more.
+    remaining: u64,
+}
+
+/// Tells how the node is.
+#[utoipa::path(get, path = "/api/v1/health", tag = "system",
+    responses(
+        (status = 200, description = "It works", body = Health),
+        (status = 503, description = "The store cannot be reached", body = Health),
+    ))]
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    let begun = app.clock.monotonic();
+    let reached = matches!(tokio::time::timeout(STORE_DEADLINE, app.kv.ping()).await, Ok(Ok(())));
+    let latency_ms = app.clock.monotonic().saturating_sub(begun).as_secs_f64() * 1_000.0;
+    let (code, status, store) = match reached {
+        true => (StatusCode::OK, "ok", "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable"),
+    };
+    let body = Health {
+        status,
+        store: BackEnd { engine: app.kv.engine(), status: store, latency_ms },
+        cache: BackEnd { engine: app.cache.engine(), status: "ok", latency_ms: 0.0 },
+        ids: Ids { worker_id: app.minter.worker_id().map(|id| id.get()), remaining: app.minter.remaining() },
+    };
+    let mut response = (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
+    if !reached {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

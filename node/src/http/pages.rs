@@ -1,0 +1,74 @@
+//! What browsers see: the web page, its files, and the headers that keep it safe. All of it is in the binary.
+
+use axum::extract::{Path, Request};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::error::ApiError;
+
+/// Only our own files, no script or style inside the page, nobody may frame it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// How long a browser keeps a file before it asks again whether it changed: files have no version in their names.
+const ASSET_CACHE: &str = "public, max-age=300";
+
+const FAVICON: &str = include_str!("../../web/favicon.svg");
+
+fn html(text: &'static str) -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-cache")], Html(text)).into_response()
+}
+
+/// The page at `/`.
+pub async fn index() -> Response {
+    html(include_str!("../../web/index.html"))
+}
+
+/// What a browser is shown for a code that is not known.
+pub fn not_found() -> Response {
+    html(include_str!("../../web/not_found.html"))
+}
+
+/// What a browser is shown for a link that has expired.
+pub fn gone() -> Response {
+    html(include_str!("../../web/gone.html"))
+}
+
+/// A file of the page.
+pub async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
+    let (kind, text) = match name.as_str() {
+        "app.js" => ("text/javascript; charset=utf-8", include_str!("../../web/app.js")),
+        "style.css" => ("text/css; charset=utf-8", include_str!("../../web/style.css")),
+        "favicon.svg" => ("image/svg+xml", FAVICON),
+        _ => return Err(ApiError::NotFound("There is no such file.")),
+    };
+    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, ASSET_CACHE)], text).into_response())
+}
+
+/// What browsers ask for by themselves.
+pub async fn favicon() -> Response {
+    ([(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, ASSET_CACHE)], FAVICON).into_response()
+}
+
+/// Crawlers are welcome to follow short links and to read the page, not to wander through the API.
+pub async fn robots() -> &'static str {
+    "User-agent: *\nDisallow: /api/\nDisallow: /docs\n"
+}
+
+/// Headers on every answer that no handler set otherwise. A redirect's target is told where its visitor came from only as
+/// browsers do by default, so redirects carry no policy.
+pub async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if !response.status().is_redirection() {
+        let headers = response.headers_mut();
+        set_default(headers, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+        set_default(headers, header::X_FRAME_OPTIONS, "DENY");
+        set_default(headers, header::REFERRER_POLICY, "same-origin");
+        set_default(headers, HeaderName::from_static("cross-origin-resource-policy"), "same-site");
+    }
+    response
+}
+
+fn set_default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+    headers.entry(name).or_insert(HeaderValue::from_static(value));
+}

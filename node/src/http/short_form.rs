@@ -1,0 +1,80 @@
+//! The short form of the same service: `POST /shortener/url/` and `GET /shortener/url/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use http::{StatusCode, header};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::envelope::ProblemBody;
+use super::error::ApiError;
+use super::extract::{Caller, JsonBody};
+use super::{App, redirect};
+use crate::invalid::Invalid;
+use crate::links::request::LinkRequest;
+use crate::links::{LinkError, RedirectStatus};
+
+/// A URL to shorten.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShortenUrl {
+    /// Where it should lead: http or https, a public host, at most 8,192 bytes.
+    #[schema(example = "https://example.com/page", max_length = 8192, pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$")]
+    url: String,
+}
+
+/// A shortened URL.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ShortenedUrl {
+    /// Its code: what `GET /shortener/url/{id}` takes.
+    #[schema(example = "q3XfZ0a")]
+    id: String,
+    /// The whole short URL.
+    #[schema(example = "https://sho.rt/q3XfZ0a")]
+    short_url: String,
+}
+
+/// Shortens a URL.
+#[utoipa::path(post, path = "/shortener/url/", tag = "short form", request_body = ShortenUrl, security((), ("token" = [])),
+    responses(
+        (status = 201, description = "The short URL", body = ShortenedUrl),
+        (status = 422, description = "The URL is refused", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    ))]
+pub async fn shorten(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    body: JsonBody<ShortenUrl>,
+) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<ShortenedUrl>), ApiError> {
+    let request = LinkRequest { original_url: body.value.url, ..LinkRequest::default() };
+    let (at, _) = app.links.shorten(caller.user, request, None).await.map_err(in_words_of_the_short_form)?;
+    let short_url = app.config.public_urls.short_url(&at.domain, &at.code);
+    let location = format!("/shortener/url/{}", at.code);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(ShortenedUrl { id: at.code, short_url })))
+}
+
+/// The only field that can be wrong is called `url` here.
+fn in_words_of_the_short_form(error: LinkError) -> LinkError {
+    match error {
+        LinkError::Invalid(Invalid(mut errors)) => {
+            errors.iter_mut().for_each(|error| "url".clone_into(&mut error.field));
+            LinkError::Invalid(Invalid(errors))
+        }
+        other => other,
+    }
+}
+
+/// Follows a short link, always with 301.
+#[utoipa::path(get, path = "/shortener/url/{id}", tag = "short form",
+    params(("id" = String, Path, description = "A code or an alias", pattern = "^[A-Za-z0-9_-]{3,64}$")),
+    responses(
+        (status = 301, description = "Follow `Location`", headers(("Location" = String))),
+        (status = 404, description = "Unknown or not active", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 410, description = "Expired", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    ))]
+pub async fn follow(State(app): State<Arc<App>>, Path(code): Path<String>, request: Request) -> Response {
+    redirect::follow(&app, &code, &request, RedirectStatus::new(301)).await
+}

@@ -1,0 +1,336 @@
+//! From an allocation to IDs and codes: minting is a few instructions under a lock, and never waits.
+//!
+//! A keeper task holds the allocation ahead of need: it extends the worker's window, and fetches the spare grant when a tenth of
+//! the current one is used. When it cannot, minting goes on with what is held, and then refuses.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shortener_crds::ids::claim::WINDOW_MS;
+use shortener_crds::ids::mint::{Exhausted, Holding};
+use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
+use shortener_crds::ids::snowflake::{Snowflake, SnowflakeError};
+use shortener_crds::ids::{BootId, CodeLength, ShortCode, SnowflakeId, Window, WorkerId};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocation::{AllocationError, extend_worker, take_blocks, take_worker};
+use crate::ambient::{Clock, UnixMs, random};
+use crate::kv::Kv;
+use crate::store::StoreError;
+use crate::store::keyspace::{KeyspaceRow, keyspace_or_insert};
+
+/// The keeper looks at least this often. Half of W, at which windows are extended, is 30 s.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A window this young grows a few milliseconds at each extension: the pause between two of them.
+const LOOK_SOON: Duration = Duration::from_millis(5);
+/// The pause after the store refused.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why nothing was minted. All of them pass by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// No worker ID is held at the moment.
+    #[error("no worker ID is held")]
+    NoWorker,
+    /// The worker's window is used up or has run out.
+    #[error(transparent)]
+    Snowflake(#[from] SnowflakeError),
+    /// All blocks are used up.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// A code ID lies outside the code space: never, by construction.
+    #[error("a code ID lies outside the code space")]
+    OutsideSpace,
+}
+
+/// Mints; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Minter {
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+    keeper: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    kv: Kv,
+    clock: Clock,
+    boot: BootId,
+    code_length: CodeLength,
+    permutation: CodePermutation,
+    state: Mutex<State>,
+    /// Wakes the keeper before its time.
+    wanted: Notify,
+    claims_burnt: prometheus::IntCounter,
+}
+
+#[derive(Debug)]
+struct State {
+    holding: Holding,
+    snowflake: Snowflake,
+    worker: Option<Worker>,
+}
+
+/// A worker ID in hand.
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    window: Window,
+    /// The store's time, and the monotonic time at which we had it: from these we know the store's time without asking.
+    store_now: UnixMs,
+    monotonic: Duration,
+}
+
+impl Worker {
+    fn now_ms(&self, monotonic: Duration) -> u64 {
+        self.store_now.plus(monotonic.saturating_sub(self.monotonic)).0
+    }
+}
+
+impl Minter {
+    /// Opens the keyspace, takes a first allocation if the store gives one, and starts the keeper.
+    pub async fn start(
+        kv: Kv,
+        clock: Clock,
+        code_length: CodeLength,
+        claims_burnt: prometheus::IntCounter,
+    ) -> Result<Self, StoreError> {
+        let fresh = KeyspaceRow { identity: u128::from_be_bytes(random()), permutation_key: random() };
+        let keyspace = keyspace_or_insert(&kv, &fresh).await?;
+        let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), code_length);
+        let state = State { holding: Holding::new(code_length), snowflake: Snowflake::default(), worker: None };
+        let shared = Arc::new(Shared {
+            kv,
+            clock,
+            boot: BootId(u128::from_be_bytes(random())),
+            code_length,
+            permutation,
+            state: Mutex::new(state),
+            wanted: Notify::new(),
+            claims_burnt,
+        });
+        let pause = shared.look_after().await;
+        let shutdown = CancellationToken::new();
+        let keeper = tokio::spawn(keep(shared.clone(), pause, shutdown.clone()));
+        Ok(Self { shared, shutdown, keeper: Arc::new(Mutex::new(Some(keeper))) })
+    }
+
+    /// The next Snowflake ID.
+    pub fn next_id(&self) -> Result<SnowflakeId, MintError> {
+        let monotonic = self.shared.clock.monotonic();
+        let mut state = self.shared.state();
+        let worker = state.worker.ok_or(MintError::NoWorker)?;
+        let minted = state.snowflake.next(worker.now_ms(monotonic), worker.window);
+        if minted.is_err() {
+            self.shared.wanted.notify_one();
+        }
+        Ok(minted?)
+    }
+
+    /// The next code.
+    pub fn next_code(&self) -> Result<ShortCode, MintError> {
+        let now_ms = millis(self.shared.clock.monotonic());
+        let mut state = self.shared.state();
+        let code_id = state.holding.next(now_ms);
+        if state.holding.ask().is_some() {
+            self.shared.wanted.notify_one();
+        }
+        drop(state);
+        self.shared.permutation.code(code_id?).ok_or(MintError::OutsideSpace)
+    }
+
+    /// The worker ID in use.
+    pub fn worker_id(&self) -> Option<WorkerId> {
+        self.shared.state().worker.map(|worker| worker.window.worker)
+    }
+
+    /// Codes that can be minted from what is held.
+    pub fn remaining(&self) -> u64 {
+        self.shared.state().holding.remaining()
+    }
+
+    /// This process among all, ever.
+    pub fn boot_id(&self) -> BootId {
+        self.shared.boot
+    }
+
+    /// Ends the keeper. What is held stays usable until its window runs out.
+    pub async fn stop(&self) {
+        self.shutdown.cancel();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            // A panic of the keeper was reported where it happened.
+            let _ = keeper.await;
+        }
+    }
+}
+
+async fn keep(shared: Arc<Shared>, mut pause: Duration, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.wanted.notified() => {}
+            () = shutdown.cancelled() => return,
+        }
+        pause = shared.look_after().await;
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is due, and tells when to look again.
+    async fn look_after(&self) -> Duration {
+        let blocks = self.look_after_blocks().await;
+        let worker = self.look_after_worker().await;
+        match blocks.and(worker) {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot allocate at the moment");
+                RETRY_AFTER
+            }
+        }
+    }
+
+    async fn look_after_blocks(&self) -> Result<(), AllocationError> {
+        let Some(wanted) = self.state().holding.ask() else { return Ok(()) };
+        let claimed = take_blocks(&self.kv, self.boot, self.code_length, wanted).await?;
+        if claimed.burnt > 0 {
+            tracing::error!(blocks = claimed.burnt, "granted blocks were claimed already: was the store rolled back?");
+            self.claims_burnt.inc_by(claimed.burnt);
+        }
+        let now_ms = millis(self.clock.monotonic());
+        self.state().holding.take_in(claimed.blocks, now_ms);
+        Ok(())
+    }
+
+    async fn look_after_worker(&self) -> Result<Duration, AllocationError> {
+        let held = self.state().worker;
+        let (window, store_now) = match held {
+            None => {
+                let first = WorkerId::default().round().nth(usize::from(u16::from_be_bytes(random())) % 4_096);
+                take_worker(&self.kv, self.boot, first.unwrap_or_default()).await?
+            }
+            Some(held) => {
+                let now_ms = held.now_ms(self.clock.monotonic());
+                let left_ms = self.state().snowflake.remaining_ms(now_ms, held.window);
+                if left_ms > WINDOW_MS / 2 {
+                    return Ok(LOOK_EVERY);
+                }
+                match extend_worker(&self.kv, self.boot, held.window).await {
+                    Err(error @ AllocationError::WindowLost(_)) => {
+                        self.state().worker = None;
+                        return Err(error);
+                    }
+                    extended => extended?,
+                }
+            }
+        };
+        let monotonic = self.clock.monotonic();
+        let mut state = self.state();
+        state.worker = Some(Worker { window, store_now, monotonic });
+        let left_ms = state.snowflake.remaining_ms(store_now.0, window);
+        // A fresh window is empty and grows with time: extend it again after it has doubled, until it is long enough.
+        Ok(Duration::from_millis(left_ms / 2).clamp(LOOK_SOON, LOOK_EVERY))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::kv::embedded::Embedded;
+
+    const START: UnixMs = UnixMs(1_790_000_000_000);
+
+    fn counter() -> prometheus::IntCounter {
+        prometheus::IntCounter::new("burnt", "burnt").unwrap()
+    }
+
+    async fn minter(kv: &Kv, clock: &Clock) -> Minter {
+        Minter::start(kv.clone(), clock.clone(), CodeLength::DEFAULT, counter()).await.unwrap()
+    }
+
+    /// Mints until it succeeds: a fresh window grows with the clock, which a test moves by hand.
+    async fn id(minter: &Minter, clock: &Clock) -> SnowflakeId {
+        loop {
+            match minter.next_id() {
+                Ok(id) => return id,
+                Err(_) => {
+                    clock.advance(Duration::from_millis(20));
+                    minter.shared.wanted.notify_one();
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn minters_that_race_on_one_store_never_mint_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+        let racing = (0..8).map(|_| {
+            let (kv, clock) = (kv.clone(), clock.clone());
+            tokio::spawn(async move {
+                let minter = minter(&kv, &clock).await;
+                let mut minted = Vec::new();
+                for _ in 0..2_000 {
+                    minted.push((minter.next_code().unwrap(), id(&minter, &clock).await));
+                }
+                minter.stop().await;
+                minted
+            })
+        });
+        let minted: Vec<_> = futures::future::try_join_all(racing).await.unwrap().into_iter().flatten().collect();
+        let codes: HashSet<_> = minted.iter().map(|(code, _)| code.as_str().to_owned()).collect();
+        let ids: HashSet<u64> = minted.iter().map(|(_, id)| u64::from(*id)).collect();
+        assert_eq!((codes.len(), ids.len()), (16_000, 16_000));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_restart_and_a_clock_that_jumps_by_an_hour_never_bring_back_what_was_minted() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let (mut codes, mut ids) = (HashSet::new(), HashSet::new());
+        let hour = Duration::from_hours(1);
+        for wall in [START, START.minus(hour), START.plus(hour), START.minus(hour)] {
+            clock.jump_to(wall);
+            let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+            let minter = minter(&kv, &clock).await;
+            for _ in 0..500 {
+                assert!(codes.insert(minter.next_code().unwrap().as_str().to_owned()));
+                assert!(ids.insert(u64::from(id(&minter, &clock).await)));
+            }
+            minter.stop().await;
+            let Kv::Embedded(engine) = &kv;
+            engine.close().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_spare_is_there_before_the_current_grant_is_used_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+        let minter = minter(&kv, &clock).await;
+        let held = minter.remaining();
+        for _ in 0..held / 10 + 1 {
+            minter.next_code().unwrap();
+        }
+        let more = async {
+            while minter.remaining() <= held {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), more).await.unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! Which hosts are ours and what short URLs begin with.
+//!
+//! The default domain is `""`, the host of `BASE_URL`; each further host of `DOMAINS` has codes of its own. A request
+//! belongs to the domain that its `Host` header names, and to the default one when it names none of ours.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+/// `http(s)://host[:port]`, without a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    text: String,
+    scheme: String,
+    authority: String,
+}
+
+impl BaseUrl {
+    /// Parses what `BASE_URL` may be. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let shape =
+            || "must be http:// or https:// with a host and nothing after it, such as https://sho.rt".to_owned();
+        let url = Url::parse(text).map_err(|_| shape())?;
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        let authority = authority(&url).filter(|_| plain).ok_or_else(shape)?;
+        let scheme = url.scheme().to_owned();
+        Ok(Self { text: format!("{scheme}://{authority}"), scheme, authority })
+    }
+
+    /// The URL without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn authority(url: &Url) -> Option<String> {
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+/// A domain of ours: the key that its links are stored under, and its place in the list of domains.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Domain {
+    name: Arc<str>,
+    index: u16,
+}
+
+impl Domain {
+    /// The default domain, whose name is empty.
+    pub fn default_domain() -> Self {
+        Self { name: Arc::from(""), index: 0 }
+    }
+
+    /// What links of this domain are keyed by; empty for the default one.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// A short stand-in for the name within this process.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+}
+
+/// All hosts of ours.
+#[derive(Clone, Debug)]
+pub struct PublicUrls {
+    base: BaseUrl,
+    /// The domains by index; the first is the default one.
+    domains: Arc<[Domain]>,
+}
+
+impl PublicUrls {
+    /// `base` serves the default domain; `further` are host names, each a domain of its own.
+    pub fn new(base: BaseUrl, further: &[String]) -> Result<Self, String> {
+        let mut domains = vec![Domain::default_domain()];
+        for name in further.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+            let url = Url::parse(&format!("{}://{name}", base.scheme)).ok().filter(|url| url.path() == "/");
+            let known = url.as_ref().and_then(authority).filter(|authority| authority.eq_ignore_ascii_case(name));
+            let authority = known.ok_or_else(|| format!("{name:?} is not a host name, with a port if need be"))?;
+            if authority == base.authority || domains.iter().any(|domain| domain.as_str() == authority) {
+                return Err(format!("{name:?} is there twice; BASE_URL's own host is the default domain"));
+            }
+            let index = u16::try_from(domains.len()).map_err(|_| "too many domains".to_owned())?;
+            domains.push(Domain { name: Arc::from(authority), index });
+        }
+        Ok(Self { base, domains: domains.into() })
+    }
+
+    /// What short URLs of the default domain begin with.
+    pub fn base(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// The short URL of `code` on the domain named `domain`.
+    pub fn short_url(&self, domain: &str, code: &str) -> String {
+        match domain {
+            "" => format!("{}/{code}", self.base.text),
+            host => format!("{}://{host}/{code}", self.base.scheme),
+        }
+    }
+
+    /// The domain a `Host` header means: one of ours, or the default.
+    pub fn by_host(&self, host: Option<&str>) -> &Domain {
+        let named = host.and_then(|host| self.domains[1..].iter().find(|d| d.as_str().eq_ignore_ascii_case(host)));
+        named.unwrap_or(&self.domains[0])
+    }
+
+    /// The domain a request body or query names: empty or `BASE_URL`'s host is the default one; `None` if it is not ours.
+    pub fn by_name(&self, name: &str) -> Option<&Domain> {
+        match name.is_empty() || name.eq_ignore_ascii_case(&self.base.authority) {
+            true => self.domains.first(),
+            false => self.domains[1..].iter().find(|domain| domain.as_str().eq_ignore_ascii_case(name)),
+        }
+    }
+
+    /// The host names of all domains, without ports: a link to one of them would redirect to ourselves.
+    pub fn hosts(&self) -> Vec<String> {
+        let authorities =
+            std::iter::once(self.base.authority.as_str()).chain(self.domains[1..].iter().map(Domain::as_str));
+        authorities
+            .filter_map(|authority| Url::parse(&format!("http://{authority}")).ok())
+            .filter_map(|url| url.host().map(|host: Host<&str>| host.to_string()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls() -> PublicUrls {
+        let further = ["go.example.com".to_owned(), "x.test:8080".to_owned()];
+        PublicUrls::new(BaseUrl::parse("https://sho.rt/").unwrap(), &further).unwrap()
+    }
+
+    #[test]
+    fn short_urls_begin_with_their_domain() {
+        assert_eq!(urls().short_url("", "abc"), "https://sho.rt/abc");
+        assert_eq!(urls().short_url("x.test:8080", "abc"), "https://x.test:8080/abc");
+    }
+
+    #[test]
+    fn a_host_header_chooses_the_domain_and_strangers_get_the_default() {
+        let urls = urls();
+        for (host, domain) in [
+            (Some("GO.example.com"), "go.example.com"),
+            (Some("x.test:8080"), "x.test:8080"),
+            (Some("x.test"), ""),
+            (Some("sho.rt"), ""),
+            (Some("10.0.0.1:8000"), ""),
+            (None, ""),
+        ] {
+            assert_eq!(urls.by_host(host).as_str(), domain, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_domain_must_be_ours() {
+        let urls = urls();
+        assert_eq!(urls.by_name("sho.rt").map(Domain::as_str), Some(""));
+        assert_eq!(urls.by_name("go.example.com").map(Domain::as_str), Some("go.example.com"));
+        assert_eq!(urls.by_name("evil.example"), None);
+        assert_eq!(urls.hosts(), ["sho.rt", "go.example.com", "x.test"]);
+    }
+}

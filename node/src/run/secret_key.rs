@@ -1,0 +1,82 @@
+//! The key that signs tokens: the configured one, or one that is made once and kept beside the data, for this user alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::RunError;
+use crate::ambient;
+use crate::config::Secret;
+
+/// Bytes of a generated key.
+const KEY_BYTES: usize = 32;
+/// The file's name in the data directory.
+const FILE_NAME: &str = "secret_key";
+/// Nobody but the owner reads it.
+const MODE: u32 = 0o600;
+
+/// The configured key, or the one in `directory`, which is made if there is none.
+pub(super) fn load(configured: Option<Secret>, directory: &Path) -> Result<Secret, RunError> {
+    if let Some(secret) = configured {
+        return Ok(secret);
+    }
+    let path = directory.join(FILE_NAME);
+    let failed = |source| RunError::SecretKey { path: path.clone(), source };
+    match File::open(&path) {
+        Ok(file) => read(file).map_err(failed),
+        Err(error) if error.kind() == ErrorKind::NotFound => make(directory, &path).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn read(mut file: File) -> std::io::Result<Secret> {
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        return Err(std::io::Error::other("others may read it; set its mode to 0600, and change the key if they did"));
+    }
+    let mut bytes = Vec::with_capacity(KEY_BYTES);
+    file.read_to_end(&mut bytes)?;
+    match bytes.len() {
+        KEY_BYTES => Ok(Secret::new(bytes)),
+        length => Err(std::io::Error::other(format!("it has {length} bytes instead of {KEY_BYTES}"))),
+    }
+}
+
+/// Written under another name first: a key that was cut short by a crash would lock everybody out.
+fn make(directory: &Path, path: &Path) -> std::io::Result<Secret> {
+    let draft = directory.join(format!("{FILE_NAME}.new"));
+    let bytes: [u8; KEY_BYTES] = ambient::random();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    File::open(directory)?.sync_all()?;
+    Ok(Secret::new(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_key_is_private_and_stays_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = load(None, directory.path()).unwrap();
+        let again = load(None, directory.path()).unwrap();
+        assert_eq!(first.expose(), again.expose());
+        let mode = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_or_that_was_cut_short_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        load(None, directory.path()).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(load(None, directory.path()).unwrap_err().to_string().contains("0600"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::write(&path, b"short").unwrap();
+        assert!(load(None, directory.path()).unwrap_err().to_string().contains("5 bytes"));
+    }
+}

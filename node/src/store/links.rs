@@ -1,0 +1,188 @@
+//! Links in the store: the link itself by (domain, code), where it is by ID, and each owner's list.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Key, Kind, StoreError, decode, encode};
+use crate::ambient::UnixMs;
+use crate::kv::{Snapshot, Transaction, prefix_range};
+
+/// Version byte of a link's row.
+const LINK_V1: u8 = 1;
+/// Version byte of an address row.
+const ADDRESS_V1: u8 = 1;
+
+/// A link as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Snowflake ID.
+    pub id: u64,
+    /// The user it belongs to; `None` for a link made without a token.
+    pub owner: Option<u64>,
+    /// Where it leads, normalised.
+    pub target: String,
+    /// HTTP status of its redirect.
+    pub status: u16,
+    /// Free text for its owner.
+    pub title: Option<String>,
+    /// Free words for its owner.
+    pub tags: Vec<String>,
+    /// Whether it redirects at all.
+    pub is_active: bool,
+    /// From when on it is gone.
+    pub expires_at: Option<UnixMs>,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// When it was last changed.
+    pub updated_at: UnixMs,
+    /// Counts its changes; a cache never lets a lower one replace a higher one.
+    pub version: u32,
+    /// Whether its code was chosen by a person.
+    pub is_alias: bool,
+    /// Whether it was deleted: the row stays, so that the code is never given out again.
+    pub is_deleted: bool,
+}
+
+/// What a link is keyed by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LinkAddress {
+    /// The domain's name; empty for the default one.
+    pub domain: String,
+    /// The code or alias.
+    pub code: String,
+}
+
+/// Key of the link at (`domain`, `code`).
+pub fn link_key(domain: &str, code: &str) -> Vec<u8> {
+    Key::of(Kind::Link).text(domain).bytes(code.as_bytes()).build()
+}
+
+/// Key of the row that tells where link `id` is.
+pub fn by_id_key(id: u64) -> Vec<u8> {
+    Key::of(Kind::LinkById).spread(id).build()
+}
+
+/// Key of `owner`'s list entry for link `id`; entries sort newest first.
+fn by_owner_key(owner: u64, id: u64) -> Vec<u8> {
+    Key::of(Kind::LinkByOwner).spread(owner).descending(id).build()
+}
+
+/// Decodes a link's row.
+pub fn decode_link(bytes: &[u8]) -> Result<LinkRow, StoreError> {
+    decode(Kind::Link, LINK_V1, bytes)
+}
+
+fn decode_address(kind: Kind, bytes: &[u8]) -> Result<LinkAddress, StoreError> {
+    decode(kind, ADDRESS_V1, bytes)
+}
+
+/// Adds a new link: commit fails with `AlreadyExists` of [`link_key`] or [`by_id_key`] when either is taken.
+pub fn insert_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
+    let address = encode(ADDRESS_V1, at);
+    txn.insert(link_key(&at.domain, &at.code), encode(LINK_V1, row));
+    if let Some(owner) = row.owner {
+        txn.put(by_owner_key(owner, row.id), address.clone());
+    }
+    txn.insert(by_id_key(row.id), address);
+}
+
+/// Replaces a link's row.
+pub fn put_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
+    txn.put(link_key(&at.domain, &at.code), encode(LINK_V1, row));
+}
+
+/// Leaves `tombstone` in place of the link and takes it off all lists.
+pub fn bury_link(txn: &mut Transaction, at: &LinkAddress, tombstone: &LinkRow) {
+    put_link(txn, at, tombstone);
+    txn.delete(by_id_key(tombstone.id));
+    if let Some(owner) = tombstone.owner {
+        txn.delete(by_owner_key(owner, tombstone.id));
+    }
+}
+
+/// The link with this ID, within a transaction.
+pub async fn link_by_id(txn: &Transaction, id: u64) -> Result<Option<(LinkAddress, LinkRow)>, StoreError> {
+    let Some(bytes) = txn.get(&by_id_key(id)).await? else { return Ok(None) };
+    let at = decode_address(Kind::LinkById, &bytes)?;
+    let Some(bytes) = txn.get(&link_key(&at.domain, &at.code)).await? else { return Ok(None) };
+    Ok(Some((at, decode_link(&bytes)?)))
+}
+
+/// The link with this ID, as of a snapshot.
+pub async fn read_link_by_id(snapshot: &Snapshot, id: u64) -> Result<Option<(LinkAddress, LinkRow)>, StoreError> {
+    let Some(bytes) = snapshot.get(&by_id_key(id)).await? else { return Ok(None) };
+    let at = decode_address(Kind::LinkById, &bytes)?;
+    let Some(bytes) = snapshot.get(&link_key(&at.domain, &at.code)).await? else { return Ok(None) };
+    Ok(Some((at, decode_link(&bytes)?)))
+}
+
+/// The link at an address, as of a snapshot; a deleted one too.
+pub async fn read_link(snapshot: &Snapshot, domain: &str, code: &str) -> Result<Option<LinkRow>, StoreError> {
+    let bytes = snapshot.get(&link_key(domain, code)).await?;
+    bytes.as_deref().map(decode_link).transpose()
+}
+
+/// Up to `limit` of `owner`'s links, newest first, beginning after the link `after`.
+pub async fn links_of_owner(
+    snapshot: &Snapshot,
+    owner: u64,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Vec<(LinkAddress, LinkRow)>, StoreError> {
+    let mut range = prefix_range(Key::of(Kind::LinkByOwner).spread(owner).build());
+    if let Some(id) = after {
+        range.start = by_owner_key(owner, id);
+        range.start.push(0);
+    }
+    let entries = snapshot.scan(range, limit).await?;
+    let addresses: Vec<LinkAddress> =
+        entries.iter().map(|(_, value)| decode_address(Kind::LinkByOwner, value)).collect::<Result<_, _>>()?;
+    let keys: Vec<Vec<u8>> = addresses.iter().map(|at| link_key(&at.domain, &at.code)).collect();
+    let rows = snapshot.batch_get(&keys).await?;
+    let found = addresses.into_iter().zip(rows).filter_map(|(at, bytes)| bytes.map(|bytes| (at, bytes)));
+    found.map(|(at, bytes)| Ok((at, decode_link(&bytes)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_row_of_version_1_stays_readable() {
+        let row = LinkRow {
+            id: 7,
+            owner: Some(300),
+            target: "https://example.com/".to_owned(),
+            status: 302,
+            title: None,
+            tags: vec!["a".to_owned()],
+            is_active: true,
+            expires_at: Some(UnixMs(1_769_851_800_000)),
+            created_at: UnixMs(1),
+            updated_at: UnixMs(2),
+            version: 3,
+            is_alias: false,
+            is_deleted: false,
+        };
+        let bytes = encode(LINK_V1, &row);
+        assert_eq!(
+            hex::encode(&bytes),
+            "010701ac021468747470733a2f2f6578616d706c652e636f6d2fae0200010161010\
+             1c0a6f3acc1330102030000"
+                .replace(' ', "")
+        );
+        assert_eq!(decode_link(&bytes).unwrap(), row);
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_not_misread() {
+        assert!(matches!(decode_link(&[9, 1, 2]), Err(StoreError::Decode { kind: Kind::Link, version: Some(9) })));
+        assert!(matches!(decode_link(&[]), Err(StoreError::Decode { kind: Kind::Link, version: None })));
+    }
+
+    #[test]
+    fn domains_never_share_keys_and_an_owners_newest_link_sorts_first() {
+        assert_ne!(link_key("a", "bc"), link_key("ab", "c"));
+        assert!(by_owner_key(5, 10) < by_owner_key(5, 9));
+        assert_ne!(by_owner_key(5, 10)[..9], by_owner_key(6, 10)[..9]);
+    }
+}
