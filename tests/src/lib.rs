@@ -1,5 +1,6 @@
 //! The harness that the scenarios, benchmarks and tasks share: real nodes as child processes, a client that asserts
 //! nothing, and the sizes that tell a short run from a soak.
+pub mod bench;
 pub mod browser;
 pub mod client;
 pub mod node;

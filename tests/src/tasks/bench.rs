@@ -2,11 +2,12 @@
 //! load generator takes as little of the machine as it can.
 use anyhow::Result;
 
-use super::command::{cargo, run};
+use super::command::{cargo, command, run};
 
 /// Runs the benchmark program with the given arguments, such as `redirect`.
 pub fn bench(arguments: &[String]) -> Result<()> {
     let packages = ["--package", "shortener-node", "--package", "shortener-tests"];
+    run(&mut command("bash", &["tests/env/bench.sh"])?)?;
     run(cargo(&["build", "--release", "--bins"])?.args(packages))?;
     run(cargo(&["run", "--quiet", "--release", "--package", "shortener-tests", "--bin", "bench", "--"])?
         .args(arguments))

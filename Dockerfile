@@ -1,0 +1,20 @@
+# syntax=docker/dockerfile:1
+# The node and nothing else: no shell, no package manager, no root. It needs no writable root file system
+# (`docker run --read-only`): all that it keeps lies in the volume.
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/target \
+    CARGO_TARGET_DIR=/target cargo build --release --locked --package shortener-node \
+ && install -D /target/release/shortener-node /out/shortener-node \
+ && install -d /out/data
+
+FROM gcr.io/distroless/cc-debian12
+COPY --from=build /out/shortener-node /usr/local/bin/shortener-node
+COPY --from=build --chown=65532:65532 /out/data /data
+USER 65532:65532
+ENV DATABASE_URL=embedded:/data
+VOLUME /data
+EXPOSE 8000 9000
+ENTRYPOINT ["/usr/local/bin/shortener-node"]

@@ -1,0 +1,29 @@
+//! The measuring program behind `cargo xtask bench`.
+use anyhow::Result;
+use clap::Parser;
+use shortener_tests::bench::{creates, memory, redirect};
+
+/// Benchmarks on this machine; each prints its table.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+enum Bench {
+    /// The cached redirect beside nginx and beside a bare hyper server
+    Redirect(redirect::Load),
+    /// Durable creates a second, beside the synced appends of the same disk
+    Creates(creates::Load),
+    /// Resident memory of the node at many links
+    Memory {
+        /// How many links are created
+        #[arg(long, default_value_t = 1_000_000)]
+        links: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Bench::parse() {
+        Bench::Redirect(load) => redirect::run(load).await,
+        Bench::Creates(load) => creates::run(load).await,
+        Bench::Memory { links } => memory::run(links).await,
+    }
+}
