@@ -18,12 +18,19 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Shared {
     clock: Clock,
+    /// How far the store's clock is ahead of the monotonic one.
+    clock_ahead_ms: AtomicU64,
     /// The largest moment ever handed out or persisted.
     clock_max_ms: AtomicU64,
     sequence: Mutex<Sequence>,
     /// When the group that is being committed started, in milliseconds of the monotonic clock plus one; 0 when there is none.
     group_started: AtomicU64,
     failed: watch::Sender<Option<String>>,
+}
+
+/// Milliseconds of the monotonic clock.
+fn monotonic_ms(clock: &Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug, Default)]
@@ -37,18 +44,26 @@ struct Sequence {
 impl Shared {
     pub(super) fn new(clock: Clock, persisted: UnixMs) -> Self {
         Self {
-            clock,
+            clock_ahead_ms: AtomicU64::new(persisted.0.saturating_sub(monotonic_ms(&clock))),
             clock_max_ms: AtomicU64::new(persisted.0),
+            clock,
             sequence: Mutex::default(),
             group_started: AtomicU64::new(0),
             failed: watch::Sender::new(None),
         }
     }
 
-    /// The store's clock: wall time, but never before what it was.
+    /// The store's clock: wall time, but never before what it was. When wall time has gone back, this clock goes on from where
+    /// it was: one that stood still until wall time caught up would give nobody a new window of timestamps for as long.
     pub(super) fn now(&self) -> UnixMs {
+        // Wall time first: whatever passes between the two readings must not count as wall time being ahead.
         let wall_ms = self.clock.now().0;
-        UnixMs(self.clock_max_ms.fetch_max(wall_ms, Ordering::AcqRel).max(wall_ms))
+        let monotonic_ms = monotonic_ms(&self.clock);
+        let ahead_ms = wall_ms.saturating_sub(monotonic_ms);
+        let ahead_ms = self.clock_ahead_ms.fetch_max(ahead_ms, Ordering::AcqRel).max(ahead_ms);
+        let now_ms = monotonic_ms.saturating_add(ahead_ms);
+        // Another thread may have read the monotonic clock after us and already told a later moment.
+        UnixMs(self.clock_max_ms.fetch_max(now_ms, Ordering::AcqRel).max(now_ms))
     }
 
     /// The largest moment handed out so far.
@@ -100,8 +115,7 @@ impl Shared {
     }
 
     pub(super) fn group_started(&self) {
-        let now_ms = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-        self.group_started.store(now_ms.saturating_add(1), Ordering::Release);
+        self.group_started.store(monotonic_ms(&self.clock).saturating_add(1), Ordering::Release);
     }
 
     pub(super) fn group_ended(&self) {
@@ -169,6 +183,19 @@ mod tests {
         assert_eq!(shared.now(), UnixMs(9_000));
         clock.jump_to(UnixMs(2_000));
         assert_eq!((shared.now(), shared.clock_max()), (UnixMs(9_000), UnixMs(9_000)));
+    }
+
+    #[test]
+    fn the_clock_goes_on_while_wall_time_is_behind() {
+        let clock = Clock::manual(UnixMs(1_000));
+        let shared = Shared::new(clock.clone(), UnixMs(5_000));
+        clock.advance(Duration::from_millis(10));
+        assert_eq!(shared.now(), UnixMs(5_010));
+        clock.jump_to(UnixMs(9_000));
+        assert_eq!(shared.now(), UnixMs(9_000));
+        clock.jump_to(UnixMs(0));
+        clock.advance(Duration::from_millis(10));
+        assert_eq!(shared.now(), UnixMs(9_010));
     }
 
     #[test]
