@@ -10,6 +10,7 @@ use shortener_crds::ids::claim::WINDOW_MS;
 use shortener_crds::ids::mint::{Exhausted, Holding};
 use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
 use shortener_crds::ids::snowflake::{Snowflake, SnowflakeError};
+use shortener_crds::ids::worker_id::WORKERS;
 use shortener_crds::ids::{BootId, CodeLength, ShortCode, SnowflakeId, Window, WorkerId};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -195,45 +196,55 @@ impl Shared {
         }
     }
 
+    /// Takes blocks until none are asked for. Each turn raises the store's mark, so that burnt ones are soon behind.
     async fn look_after_blocks(&self) -> Result<(), AllocationError> {
-        let Some(wanted) = self.state().holding.ask() else { return Ok(()) };
-        let claimed = take_blocks(&self.kv, self.boot, self.code_length, wanted).await?;
-        if claimed.burnt > 0 {
-            tracing::error!(blocks = claimed.burnt, "granted blocks were claimed already: was the store rolled back?");
-            self.claims_burnt.inc_by(claimed.burnt);
+        loop {
+            let Some(wanted) = self.state().holding.ask() else { return Ok(()) };
+            let claimed = take_blocks(&self.kv, self.boot, self.code_length, wanted).await?;
+            if claimed.burnt > 0 {
+                tracing::error!(
+                    blocks = claimed.burnt,
+                    "blocks above the mark were claimed: was the store rolled back?"
+                );
+                self.claims_burnt.inc_by(claimed.burnt);
+            }
+            let now_ms = millis(self.clock.monotonic());
+            self.state().holding.take_in(claimed.blocks, now_ms);
         }
-        let now_ms = millis(self.clock.monotonic());
-        self.state().holding.take_in(claimed.blocks, now_ms);
-        Ok(())
     }
 
+    /// Extends the window when less than half of W is left, or takes another worker ID when there is none or it is lost.
     async fn look_after_worker(&self) -> Result<Duration, AllocationError> {
         let held = self.state().worker;
-        let (window, store_now) = match held {
-            None => {
-                let first = WorkerId::default().round().nth(usize::from(u16::from_be_bytes(random())) % 4_096);
-                take_worker(&self.kv, self.boot, first.unwrap_or_default()).await?
-            }
+        let extended = match held {
+            None => None,
             Some(held) => {
                 let now_ms = held.now_ms(self.clock.monotonic());
-                let left_ms = self.state().snowflake.remaining_ms(now_ms, held.window);
-                if left_ms > WINDOW_MS / 2 {
+                if self.state().snowflake.remaining_ms(now_ms, held.window) > WINDOW_MS / 2 {
                     return Ok(LOOK_EVERY);
                 }
                 match extend_worker(&self.kv, self.boot, held.window).await {
-                    Err(error @ AllocationError::WindowLost(_)) => {
+                    Err(AllocationError::WindowLost(lost)) => {
+                        tracing::warn!(error = &lost as &dyn std::error::Error, "taking another worker ID");
                         self.state().worker = None;
-                        return Err(error);
+                        None
                     }
-                    extended => extended?,
+                    extended => Some(extended?),
                 }
+            }
+        };
+        let (window, store_now) = match extended {
+            Some(extended) => extended,
+            None => {
+                let first = u16::from_be_bytes(random()) % WORKERS;
+                take_worker(&self.kv, self.boot, WorkerId::try_from(first).unwrap_or_default()).await?
             }
         };
         let monotonic = self.clock.monotonic();
         let mut state = self.state();
         state.worker = Some(Worker { window, store_now, monotonic });
         let left_ms = state.snowflake.remaining_ms(store_now.0, window);
-        // A fresh window is empty and grows with time: extend it again after it has doubled, until it is long enough.
+        // A fresh window is empty and grows with time: extend it again after half of what it has, until it is long enough.
         Ok(Duration::from_millis(left_ms / 2).clamp(LOOK_SOON, LOOK_EVERY))
     }
 }
@@ -332,5 +343,81 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), more).await.unwrap();
+    }
+
+    /// Waits for `condition` while the keeper is at work.
+    async fn until(minter: &Minter, condition: impl Fn() -> bool) {
+        let met = async {
+            while !condition() {
+                minter.shared.wanted.notify_one();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), met).await.unwrap();
+    }
+
+    fn window_end(minter: &Minter) -> u64 {
+        minter.shared.state().worker.map_or(0, |worker| worker.window.end_ms)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_window_is_extended_before_it_runs_out_and_replaced_when_it_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+        let minter = minter(&kv, &clock).await;
+        let mut last = id(&minter, &clock).await;
+        let worker = minter.worker_id();
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(31));
+            let end_ms = clock.now().0 + WINDOW_MS;
+            until(&minter, || window_end(&minter) == end_ms).await;
+            let next = minter.next_id().expect("extended ahead of need");
+            assert!(last < next && minter.worker_id() == worker, "{last:?} then {next:?}");
+            last = next;
+        }
+        // Longer than W without a look: another boot may have it by now.
+        clock.advance(Duration::from_millis(WINDOW_MS + 1));
+        until(&minter, || minter.worker_id().is_some_and(|now| Some(now) != worker)).await;
+        assert!(last < id(&minter, &clock).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_running_minter_goes_on_when_its_clock_jumps_by_an_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+        let minter = minter(&kv, &clock).await;
+        let mut last = id(&minter, &clock).await;
+        for wall in [START.minus(Duration::from_hours(1)), START.plus(Duration::from_hours(1)), START] {
+            clock.jump_to(wall);
+            for _ in 0..100 {
+                clock.advance(Duration::from_secs(1));
+                for _ in 0..2_000 {
+                    let next = id(&minter, &clock).await;
+                    assert!(last < next, "{last:?} then {next:?}");
+                    last = next;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn claims_above_a_mark_that_was_rolled_back_are_passed_over_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
+        let first = minter(&kv, &clock).await;
+        let second = minter(&kv, &clock).await;
+        let rolled_back = kv.transact(async |mut txn| {
+            crate::store::allocation::put_high_water_mark(&mut txn, CodeLength::DEFAULT, 0);
+            Ok::<_, StoreError>((txn, ()))
+        });
+        rolled_back.await.unwrap();
+        let third = minter(&kv, &clock).await;
+        assert_eq!(third.shared.claims_burnt.get(), 2);
+        let codes = [&first, &second, &third].map(|minter| minter.next_code().unwrap().to_string());
+        assert_eq!(HashSet::from(codes).len(), 3);
+        assert_eq!((first.shared.claims_burnt.get(), second.shared.claims_burnt.get()), (0, 0));
     }
 }

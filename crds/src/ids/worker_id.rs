@@ -18,6 +18,11 @@ pub struct WorkerId(u16);
 pub struct WorkerIdError(u16);
 
 impl WorkerId {
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
     /// The worker ID after this one; after the last comes the first.
     #[must_use]
     pub fn following(self) -> Self {
