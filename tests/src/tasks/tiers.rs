@@ -54,14 +54,14 @@ pub fn run_all(soak: bool) -> Result<()> {
     };
 
     tier("build", &mut build);
-    tier("unit and property", &mut || cargo_test(&["--workspace", "--exclude", "shortener-tests"], soak));
-    tier("harness", &mut || cargo_test(&["--package", "shortener-tests", "--lib", "--bins"], soak));
+    tier("unit and property", &mut || cargo_test(&["--lib", "--bins"], soak));
+    tier("examples in the documentation", &mut || cargo_test(&["--doc"], soak));
     for name in test_binaries()? {
-        tier(&name, &mut || cargo_test(&["--package", "shortener-tests", "--test", &name], soak));
+        tier(&name, &mut || cargo_test(&["--test", &name], soak));
     }
     tier(BROWSER, &mut || match prepare("tests/env/browser.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
-        Prepared::Ready(_) => cargo_test(&["--package", "shortener-tests", "--test", BROWSER], soak),
+        Prepared::Ready(_) => cargo_test(&["--test", BROWSER], soak),
     });
     tier("schemathesis", &mut || match prepare("tests/env/schemathesis.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
@@ -70,21 +70,25 @@ pub fn run_all(soak: bool) -> Result<()> {
     report(&rows)
 }
 
-/// Compiles the node and every test first, so that the tiers' times are those of the tests.
+/// Compiles the node and every test first, so that the tiers' times are those of the tests. Every call of cargo names the
+/// whole workspace: another selection would unify other features and compile the dependencies again.
 fn build() -> Result<Ending> {
-    run(&mut cargo(&["build", "--package", "shortener-node"])?)?;
-    run(&mut cargo(&["test", "--workspace", "--no-run"])?)?;
+    run(&mut cargo(&["build", "--workspace", "--all-targets"])?)?;
     Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true })
 }
 
-/// The test binaries of the `tests` crate but the browser's, one tier each.
+/// The test binaries of all members but the browser's, one tier each.
 fn test_binaries() -> Result<Vec<String>> {
-    let directory = workspace_root()?.join("tests/tests");
+    let root = workspace_root()?;
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))? {
-        let path = entry.context("listing the test binaries")?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+    for member in ["crds", "operator", "node", "tests"] {
+        // A member without such a directory has unit tests alone.
+        let Ok(directory) = std::fs::read_dir(root.join(member).join("tests")) else { continue };
+        for entry in directory {
+            let path = entry.with_context(|| format!("listing the test binaries of {member}"))?.path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+            }
         }
     }
     names.retain(|name| name != BROWSER);
@@ -93,7 +97,7 @@ fn test_binaries() -> Result<Vec<String>> {
 }
 
 fn cargo_test(arguments: &[&str], soak: bool) -> Result<Ending> {
-    let mut test: Command = cargo(&["test", "--no-fail-fast"])?;
+    let mut test: Command = cargo(&["test", "--workspace", "--no-fail-fast"])?;
     test.args(arguments).env(SOAK_VARIABLE, if soak { "1" } else { "0" });
     let (mut passed, mut failed) = (0, 0);
     let succeeded = run_seeing(&mut test, |line| {
