@@ -19,8 +19,9 @@ use crate::store::clicks::{Day, salt_or_insert};
 /// What a day's visitors are hashed with.
 pub type Salt = [u8; 32];
 
-/// Days whose salts a node remembers: the present one, and those around it for clicks that wait and clocks that differ.
-const DAYS_REMEMBERED_MAX: usize = 3;
+/// Days whose salts a node remembers: the present one and the one before, for clicks that wait at midnight. No more, for
+/// a salt that is gone from the store must go from memory, too.
+const DAYS_REMEMBERED_MAX: usize = 2;
 
 /// Who clicked: the same for the same address and software on the same link and day.
 pub fn visitor(salt: &Salt, link: &ClickedLink, address: IpAddr, user_agent: &[u8]) -> u64 {
