@@ -3,7 +3,7 @@
 //! [`Clicks::record`] puts a [`ClickEvent`] in a bounded queue, or drops it and counts that. One [`ClickConsumer`] takes
 //! batches out, reads what the requests said ([`event`], [`user_agent`], [`referrer`], [`country`], [`visitor`]), and
 //! writes each batch in one transaction ([`rollup`]); a batch that could not be written is tried again, which changes
-//! nothing if it was written after all. [`summary()`] reads the rows; [`expiring`] says which ones go.
+//! nothing if it was written after all. [`summary()`] reads the rows.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,11 +13,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use crate::ambient::UnixMs;
 use crate::kv::{Kv, KvError, SCAN_ROWS_MAX, TRANSACTION_ROWS_MAX};
-use crate::store::clicks::{ClickId, Day, Hour, SALT_AGE_MAX, clicks_before, hour_of_key, salts_before};
-use crate::store::{Kind, StoreError};
-use crate::sweeper::Expiring;
+use crate::store::StoreError;
+use crate::store::clicks::{ClickId, Day};
 
 pub mod country;
 pub mod event;
@@ -236,26 +234,6 @@ impl<W: WriteClicks> ClickConsumer<W> {
     fn drop_clicks(&self, clicks: usize) {
         self.metrics.dropped.inc_by(clicks as u64);
     }
-}
-
-/// Which rows of clicks expire: clicks and hours after the retention, salts when no click of their day can come any more.
-/// The days stay, as do the counts of all time.
-pub fn expiring(retention_days: u32) -> Vec<Expiring> {
-    let retention = Duration::from_hours(24 * u64::from(retention_days));
-    vec![
-        Expiring::within(Kind::Click, move |now| clicks_before(Day::of(now.minus(retention))).collect()),
-        Expiring::within(Kind::VisitorSalt, |now| vec![salts_before(first_day_with_salt(now))]),
-        Expiring::where_row(Kind::ClickHour, move |key, _value, now| {
-            hour_of_key(key).is_some_and(|hour| hour < Hour::of(now.minus(retention)))
-        }),
-    ]
-}
-
-/// The first day that began no longer ago than salts are kept.
-fn first_day_with_salt(now: UnixMs) -> Day {
-    let oldest = now.minus(SALT_AGE_MAX);
-    let day = Day::of(oldest);
-    if day.start() < oldest { Day(day.0 + 1) } else { day }
 }
 
 #[cfg(test)]

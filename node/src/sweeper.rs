@@ -1,4 +1,4 @@
-//! Deletes what has expired: one walk over the rows of every kind that expires, a page at a time, for ever.
+//! Deletes what has expired: one walk over the rows of every kind in [`table`], a page at a time, for ever.
 //!
 //! A kind whose keys are ordered by time names the ranges that have expired ([`Expiring::within`]); of the others every row
 //! is looked at ([`Expiring::where_row`]). A page is one transaction, so a row that somebody writes meanwhile stays. The
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, KvError, Row};
-use crate::store::{Kind, key_after};
+use crate::store::{Kind, accounts, clicks, idempotency, key_after};
 
 /// Rows that one transaction reads, and deletes at most.
 const PAGE_ROWS: usize = 500;
 /// The rest between two pages when the first had nothing to delete.
 const PAGE_PAUSE: Duration = Duration::from_millis(50);
-/// The rest between two walks.
-const WALK_PAUSE: Duration = Duration::from_mins(10);
+/// The rest between two walks: nothing waits for a row to go, as whoever reads one checks that it holds.
+const WALK_PAUSE: Duration = Duration::from_hours(1);
 
 type Ranges = Box<dyn Fn(UnixMs) -> Vec<Range<Vec<u8>>> + Send + Sync>;
 type Expired = Box<dyn Fn(&[u8], &[u8], UnixMs) -> bool + Send + Sync>;
@@ -42,6 +42,20 @@ impl Expiring {
         let all = move |_now| vec![kind.rows()];
         Self { kind, ranges: Box::new(all), expired: Box::new(expired) }
     }
+}
+
+/// Everything in a node's store that expires. A row that cannot be read stays: a newer release may have written it.
+pub fn table(click_retention_days: u32) -> Vec<Expiring> {
+    let kept = Duration::from_hours(24 * u64::from(click_retention_days));
+    let has_expired = |key: &[u8], value: &[u8], now| accounts::has_expired(key, value, now).unwrap_or(false);
+    vec![
+        Expiring::within(Kind::Click, move |now| clicks::expired_clicks(now, kept).collect()),
+        Expiring::within(Kind::VisitorSalt, |now| vec![clicks::expired_salts(now)]),
+        Expiring::where_row(Kind::ClickHour, move |key, _value, now| clicks::hour_has_expired(key, now, kept)),
+        Expiring::where_row(Kind::Idempotency, |_key, value, now| idempotency::expired(value, now)),
+        Expiring::where_row(Kind::RefreshToken, has_expired),
+        Expiring::where_row(Kind::RefreshFamily, has_expired),
+    ]
 }
 
 /// Deletes what has expired.

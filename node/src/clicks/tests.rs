@@ -8,11 +8,12 @@ use prometheus::Registry;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ambient::Clock;
+use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::Embedded;
 use crate::kv::prefix_range;
+use crate::store::Kind;
 use crate::store::clicks::{Click, total_key};
-use crate::sweeper::Sweeper;
+use crate::sweeper::{self, Sweeper};
 
 const NOW: UnixMs = UnixMs(1_769_851_800_000);
 const HOUR: Duration = Duration::from_hours(1);
@@ -315,7 +316,7 @@ async fn clicks_hours_and_salts_expire_and_the_days_and_totals_stay() {
         clicks.record(event_from([192, 0, 2, 1], "a", NOW.minus(day * days_ago), &[("user-agent", FIREFOX)]));
     }
     drain(consumer, PATIENCE).await;
-    let sweeper = Sweeper::new(kv.clone(), expiring(2));
+    let sweeper = Sweeper::new(kv.clone(), sweeper::table(2));
     let left = async || {
         let mut left = Vec::new();
         for kind in [Kind::Click, Kind::ClickHour, Kind::VisitorSalt, Kind::ClickDay, Kind::ClickTotal] {

@@ -17,6 +17,8 @@ use super::{Key, Kind, StoreError, decode, encode, key_after};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, Row, Snapshot, prefix_range};
 
+/// How long a day's salt is kept from its begin: the day itself, and one more for clicks that are written late.
+pub const SALT_AGE_MAX: Duration = Duration::from_hours(48);
 const VERSION: u8 = 1;
 /// Names that a row counts by themselves; further ones count as others. It bounds a row, whatever visitors send.
 const NAMES_MAX: usize = 64;
@@ -241,28 +243,33 @@ fn salt_key(day: Day) -> Vec<u8> {
     Key::of(Kind::VisitorSalt).number(day.0).build()
 }
 
-/// Where the clicks of days before `first` lie: a range for each spread byte.
-pub fn clicks_before(first: Day) -> impl Iterator<Item = Range<Vec<u8>>> {
+/// Where the clicks lie that are older than `kept`, in whole days: a range for each spread byte.
+pub fn expired_clicks(now: UnixMs, kept: Duration) -> impl Iterator<Item = Range<Vec<u8>>> {
+    let first_kept = Day::of(now.minus(kept));
     (0..=u8::MAX).map(move |spread| {
         let spread = Key::of(Kind::Click).bytes(&[spread]);
-        spread.clone().number(0).build()..spread.number(first.0).build()
+        spread.clone().number(0).build()..spread.number(first_kept.0).build()
     })
 }
 
-/// Where the salts of days before `first` lie.
-pub fn salts_before(first: Day) -> Range<Vec<u8>> {
-    salt_key(Day(0))..salt_key(first)
+/// Where the salts lie that are older than [`SALT_AGE_MAX`].
+pub fn expired_salts(now: UnixMs) -> Range<Vec<u8>> {
+    let oldest = now.minus(SALT_AGE_MAX);
+    let day = Day::of(oldest);
+    let first_kept = if day.start() < oldest { Day(day.0 + 1) } else { day };
+    salt_key(Day(0))..salt_key(first_kept)
 }
 
-/// The hour of a row of [`Kind::ClickHour`]; none when the key is not one's.
-pub fn hour_of_key(key: &[u8]) -> Option<Hour> {
+/// Whether `key` is that of an hour older than `kept`.
+pub fn hour_has_expired(key: &[u8], now: UnixMs, kept: Duration) -> bool {
+    hour_of_key(key).is_some_and(|hour| hour < Hour::of(now.minus(kept)))
+}
+
+fn hour_of_key(key: &[u8]) -> Option<Hour> {
     let (before, _shard) = key.split_last_chunk::<2>()?;
     let (_link, hour) = before.split_last_chunk::<8>()?;
     (key.first() == Some(&(Kind::ClickHour as u8))).then_some(Hour(u64::from_be_bytes(*hour)))
 }
-
-/// How long a day's salt is kept from its begin: the day itself, and one more for clicks that are written late.
-pub const SALT_AGE_MAX: Duration = Duration::from_hours(48);
 
 /// The salt that a day's visitors are hashed with: the one in the store, or `fresh`, which is then the one in the store.
 pub async fn salt_or_insert(kv: &Kv, day: Day, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
@@ -385,7 +392,8 @@ mod tests {
         for boot_id in [0, 1, 0xff, u128::MAX, 0x1234_5678] {
             let key = |counter, at| click_key(ClickId { boot_id, counter }, at);
             assert!(key(1, day(9)) < key(2, day(9)) && key(u64::MAX, day(9)) < key(0, day(10)));
-            let expired = |key: &Vec<u8>| clicks_before(Day(10)).filter(|range| range.contains(key)).count();
+            let (now, kept) = (day(13), Duration::from_hours(3 * 24));
+            let expired = |key: &Vec<u8>| expired_clicks(now, kept).filter(|range| range.contains(key)).count();
             assert_eq!(
                 (expired(&key(u64::MAX, day(9))), expired(&key(0, day(0))), expired(&key(0, day(10)))),
                 (1, 1, 0)

@@ -7,6 +7,9 @@ use crate::ambient::Clock;
 use crate::kv::embedded::Embedded;
 use crate::kv::prefix_range;
 use crate::store::Key;
+use crate::store::accounts::UserId;
+use crate::store::idempotency::IdempotencyRow;
+use crate::store::links::{LinkAddress, LinkRow};
 
 const NOW: UnixMs = UnixMs(1_769_851_800_000);
 
@@ -103,4 +106,46 @@ async fn the_sweeper_sweeps_at_start_and_ends_at_the_shutdown() {
     tokio::time::timeout(Duration::from_secs(20), swept).await.unwrap();
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(20), running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_read_stays() {
+    let (_dir, kv) = store();
+    let mut transaction = kv.begin().await.unwrap();
+    let at = LinkAddress { domain: String::new(), code: "abc".to_owned() };
+    for (n, expires_at) in [(1, NOW), (2, UnixMs(NOW.0 + 1))] {
+        let row = IdempotencyRow { request: [0; 32], at: at.clone(), link: link(), expires_at };
+        let answer = idempotency::idempotency_key("caller", &format!("key {n}"));
+        idempotency::remember_answer(&mut transaction, answer, &row);
+        accounts::put_current_token(&mut transaction, [n; 16], UserId(1.try_into().unwrap()), [n; 32], expires_at);
+    }
+    let damaged = Key::of(Kind::RefreshToken).bytes(&[3; 32]).build();
+    transaction.put(damaged.clone(), b"\xff".to_vec());
+    transaction.commit().await.unwrap();
+    assert_eq!(rows_left(&kv).await, 7);
+
+    let sweeper = Sweeper::new(kv.clone(), table(90));
+    assert_eq!(sweeper.walk().await.unwrap(), 3);
+    assert_eq!(rows_left(&kv).await, 4);
+    assert_eq!(kv.get(&damaged).await.unwrap(), Some(b"\xff".to_vec()));
+    let later = kv.snapshot().await.unwrap().scan(Kind::RefreshFamily.rows(), 10).await.unwrap();
+    assert!(later[0].0.ends_with(&[2; 16]), "{later:?}");
+}
+
+fn link() -> LinkRow {
+    LinkRow {
+        id: 1,
+        owner: None,
+        target: "https://example.org/".to_owned(),
+        status: 302,
+        title: None,
+        tags: Vec::new(),
+        is_active: true,
+        expires_at: None,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 1,
+        is_alias: false,
+        is_deleted: false,
+    }
 }
