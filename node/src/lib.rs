@@ -8,6 +8,7 @@ pub mod cache;
 pub mod clicks;
 pub mod invalid;
 pub mod kv;
+pub mod limits;
 pub mod links;
 pub mod minter;
 pub mod public_url;

@@ -1,0 +1,197 @@
+//! Rate limits: how often one caller may use one endpoint.
+//!
+//! Takes who asks, for what, under which rule, and when; gives whether it may, and the figures for the `RateLimit-*`
+//! headers. The rule is a sliding window counted in two fixed ones: the window before this one counts in proportion to how
+//! much of it the sliding window still covers. That needs two numbers a caller instead of a list of moments, and lets
+//! through less than twice the limit in any window at worst (a burst at the edge of one), and the limit or
+//! one more once traffic has been steady for a window. ("How we built rate limiting capable of scaling to millions of domains", Cloudflare 2017.)
+
+pub mod memory;
+#[cfg(test)]
+mod tests;
+pub mod unknown_codes;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use self::memory::MemoryLimits;
+use crate::store::accounts::UserId;
+
+/// The largest number of requests in a rule: what is above it limits nobody.
+pub const LIMIT_REQUESTS_MAX: u32 = 1_000_000;
+
+/// The longest window of a rule. Counters are kept in memory, so that a longer one would not outlive a restart anyway.
+pub const LIMIT_WINDOW_MAX: Duration = Duration::from_hours(24);
+
+/// So many requests in so long a window, on average and with bursts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRule {
+    requests: u32,
+    window_ms: u64,
+}
+
+/// A rule that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a rate limit is 1 to {LIMIT_REQUESTS_MAX} requests in 1 to {} seconds", LIMIT_WINDOW_MAX.as_secs())]
+pub struct LimitRuleError;
+
+impl LimitRule {
+    /// `requests` in each `window`.
+    pub fn new(requests: u32, window: Duration) -> Result<Self, LimitRuleError> {
+        let window_holds = (Duration::from_secs(1)..=LIMIT_WINDOW_MAX).contains(&window);
+        if !window_holds || !(1..=LIMIT_REQUESTS_MAX).contains(&requests) {
+            return Err(LimitRuleError);
+        }
+        let window_ms = u64::try_from(window.as_millis()).map_err(|_| LimitRuleError)?;
+        Ok(Self { requests, window_ms })
+    }
+
+    /// How many requests.
+    pub fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// In how long.
+    pub fn window(&self) -> Duration {
+        Duration::from_millis(self.window_ms)
+    }
+}
+
+/// Who is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Who signed in.
+    User(UserId),
+    /// Who did not: an IPv4 address, or the /64 that one household or machine has of IPv6 (the rest of it is zero).
+    Address(IpAddr),
+}
+
+impl Subject {
+    /// The subject of a client address.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+impl fmt::Display for Subject {
+    /// As it stands in a key of a cache: `u7340032`, `a192.0.2.1`, `a2001:db8::`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "u{id}"),
+            Self::Address(address) => write!(f, "a{address}"),
+        }
+    }
+}
+
+impl fmt::Debug for Subject {
+    /// Without the address: none stands whole in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "User({id})"),
+            Self::Address(_) => f.write_str("Address(…)"),
+        }
+    }
+}
+
+/// What is counted of one subject at one endpoint: the requests let through in two fixed windows. Those refused do not
+/// count, so that who keeps trying gets in as soon as who waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Which window `current` is of: the time divided by the window.
+    pub window: u64,
+    /// Let through in that window.
+    pub current: u32,
+    /// Let through in the window before it.
+    pub previous: u32,
+}
+
+/// Whether a request may pass, and what its answer's headers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it may.
+    pub allowed: bool,
+    /// `RateLimit-Limit`: the rule's number of requests.
+    pub limit: u32,
+    /// `RateLimit-Remaining`: how many more would pass right now.
+    pub remaining: u32,
+    /// `RateLimit-Reset`: seconds until this fixed window ends and the count begins to fall; 1 to the window.
+    pub reset_s: u64,
+    /// `Retry-After`: seconds until one request passes, if nothing else is asked; 0 when this one did.
+    pub retry_after_s: u64,
+}
+
+/// Decides on one request at `now_ms` (of any clock), and gives the counters with it counted.
+pub fn decide(counters: Counters, rule: LimitRule, now_ms: u64) -> (Counters, Decision) {
+    let window_ms = rule.window_ms;
+    let (mut counters, elapsed_ms) = slide(counters, window_ms, now_ms);
+    let covered_ms = window_ms - elapsed_ms;
+    // In requests times milliseconds, so that nothing is rounded: below 2 · 10^6 · 8.64 · 10^7 < 2^63.
+    let limit = u64::from(rule.requests) * window_ms;
+    let used = |counters: Counters| u64::from(counters.previous) * covered_ms + u64::from(counters.current) * window_ms;
+    let allowed = used(counters) + window_ms <= limit;
+    let retry_after_ms = if allowed { 0 } else { wait_ms(counters, rule, elapsed_ms) };
+    if allowed {
+        counters.current += 1;
+    }
+    let remaining = limit.saturating_sub(used(counters)) / window_ms;
+    let decision = Decision {
+        allowed,
+        limit: rule.requests,
+        remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+        reset_s: covered_ms.div_ceil(1000),
+        retry_after_s: retry_after_ms.div_ceil(1000),
+    };
+    (counters, decision)
+}
+
+/// The counters as they are in the window of `now_ms`, and how far into it that is. A clock that went back stands at the
+/// window's beginning.
+fn slide(counters: Counters, window_ms: u64, now_ms: u64) -> (Counters, u64) {
+    let (window, elapsed_ms) = (now_ms / window_ms, now_ms % window_ms);
+    match window.checked_sub(counters.window) {
+        None => (counters, 0),
+        Some(0) => (counters, elapsed_ms),
+        Some(1) => (Counters { window, current: 0, previous: counters.current }, elapsed_ms),
+        Some(_) => (Counters { window, current: 0, previous: 0 }, elapsed_ms),
+    }
+}
+
+/// How long until one request fits, counted from `elapsed_ms` into the counters' window.
+fn wait_ms(counters: Counters, rule: LimitRule, elapsed_ms: u64) -> u64 {
+    let (window_ms, limit) = (rule.window_ms, u64::from(rule.requests));
+    // The first moment of a window at which `before`, fading, leaves room for one more beside `counted`.
+    let room_at_ms = |before: u64, counted: u64| {
+        let free = (limit - counted - 1) * window_ms;
+        if before == 0 { 0 } else { window_ms.saturating_sub(free / before) }
+    };
+    let (current, previous) = (u64::from(counters.current), u64::from(counters.previous));
+    if current < limit {
+        room_at_ms(previous, current).saturating_sub(elapsed_ms)
+    } else {
+        window_ms - elapsed_ms + room_at_ms(current, 0)
+    }
+}
+
+/// The counters of all subjects, wherever they are kept.
+#[derive(Debug)]
+pub enum Limits {
+    /// In this process.
+    Memory(MemoryLimits),
+}
+
+impl Limits {
+    /// Counts one request of `subject` to `endpoint` and decides on it.
+    #[expect(clippy::unused_async, reason = "counters that nodes share are a network away")]
+    pub async fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
+        match self {
+            Self::Memory(limits) => limits.take(subject, endpoint, rule),
+        }
+    }
+}
