@@ -12,5 +12,6 @@ pub mod limits;
 pub mod links;
 pub mod minter;
 pub mod public_url;
+pub mod qr;
 pub mod store;
 pub mod sweeper;
