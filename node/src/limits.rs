@@ -2,9 +2,10 @@
 //!
 //! Takes who asks, for what, under which rule, and when; gives whether it may, and the figures for the `RateLimit-*`
 //! headers. The rule is a sliding window counted in two fixed ones: the window before this one counts in proportion to how
-//! much of it the sliding window still covers. That needs two numbers a caller instead of a list of moments, and lets
-//! through less than twice the limit in any window at worst (a burst at the edge of one), and the limit or
-//! one more once traffic has been steady for a window. ("How we built rate limiting capable of scaling to millions of domains", Cloudflare 2017.)
+//! much of it the sliding window still covers. That needs two numbers a caller instead of a list of moments. It lets
+//! through less than twice the limit in any window at worst (a burst at the edge of one), and the limit or one more once
+//! traffic has been steady for a window. ("How we built rate limiting capable of scaling to millions of domains",
+//! Cloudflare 2017.)
 
 pub mod memory;
 #[cfg(test)]
