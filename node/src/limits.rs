@@ -170,7 +170,7 @@ fn wait_ms(counters: Counters, rule: LimitRule, elapsed_ms: u64) -> u64 {
     // The first moment of a window at which `before`, fading, leaves room for one more beside `counted`.
     let room_at_ms = |before: u64, counted: u64| {
         let free = (limit - counted - 1) * window_ms;
-        if before == 0 { 0 } else { window_ms.saturating_sub(free / before) }
+        free.checked_div(before).map_or(0, |fades_ms| window_ms.saturating_sub(fades_ms))
     };
     let (current, previous) = (u64::from(counters.current), u64::from(counters.previous));
     if current < limit {
