@@ -1,35 +1,57 @@
-//! Schemathesis, every check on, against a running node's own OpenAPI document, as a logged-in user. Schemathesis knows
-//! nothing of the node but that document, so whatever the two disagree on is a failure.
-use anyhow::{Context, Result};
+//! Schemathesis, every check on, against a running node's own OpenAPI document, as two users who must not see each
+//! other's links. Schemathesis knows nothing of the node but that document, so whatever the two disagree on is a failure.
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::command::{command, run_seeing};
 use super::tiers::Ending;
 use crate::node::Node;
 
-const EMAIL: &str = "schemathesis@example.com";
+const USERS: [&str; 2] = ["ada", "grace"];
 const PASSWORD: &str = "correct horse battery staple";
+/// Without this the check that compares the two users would be left out silently.
+const CONFIGURATION: &str = "[auth.wfc]\npath = \"users.json\"\npeers = [\"ada\", \"grace\"]\n";
+/// What Schemathesis says when a check that was asked for cannot run.
+const LEFT_OUT: &str = "will not run";
 
 /// Runs the Schemathesis at `program` against a node of its own, and holds the node to a clean stop afterwards.
 pub fn run(program: &str, soak: bool) -> Result<Ending> {
     let runtime = tokio::runtime::Runtime::new().context("starting a runtime")?;
-    let (node, token) = runtime.block_on(start())?;
+    let node = runtime.block_on(Node::builder().setting("LOG_LEVEL", "warn").start())?;
     let scratch = TempDir::new().context("making a scratch directory")?;
+    runtime.block_on(register_users(&node, scratch.path()))?;
     let mut schemathesis = command(program, &["run", "--checks", "all", "--workers", "1", "--continue-on-failure"])?;
     schemathesis
         .current_dir(scratch.path())
         .args(["--max-examples", if soak { "1000" } else { "25" }, "--generation-database", "none"])
         .args(["--max-redirects", "0", "--request-timeout", "10"])
-        .args(["--header", &format!("Authorization: Bearer {token}")])
         .arg(format!("{}/openapi.json", node.base_url()));
-    let succeeded = run_seeing(&mut schemathesis, |_| ())?;
+    let mut left_out = Vec::new();
+    let succeeded = run_seeing(&mut schemathesis, |line| {
+        if line.contains(LEFT_OUT) {
+            left_out.push(line.to_owned());
+        }
+    })?;
     runtime.block_on(node.stop())?;
+    ensure!(left_out.is_empty(), "not every check was run: {left_out:?}");
     Ok(Ending::Ran { passed: u64::from(succeeded), failed: u64::from(!succeeded), succeeded })
 }
 
-async fn start() -> Result<(Node, String)> {
-    let node = Node::builder().setting("LOG_LEVEL", "warn").start().await?;
-    let user = node.client()?.register_and_login(EMAIL, PASSWORD).await?;
-    let token = user.token().context("a logged-in client has a token")?.to_owned();
-    Ok((node, token))
+/// Registers the users, and writes down for Schemathesis how each of them is recognised.
+async fn register_users(node: &Node, scratch: &Path) -> Result<()> {
+    let mut users = Vec::new();
+    for name in USERS {
+        let user = node.client()?.register_and_login(&format!("{name}@example.com"), PASSWORD).await?;
+        let token = user.token().context("a logged-in client has a token")?;
+        users.push(json!({
+            "name": name,
+            "fixedHeaders": [{ "name": "Authorization", "value": format!("Bearer {token}") }],
+        }));
+    }
+    let users: Value = json!({ "auth": users });
+    std::fs::write(scratch.join("users.json"), users.to_string()).context("writing the users")?;
+    std::fs::write(scratch.join("schemathesis.toml"), CONFIGURATION).context("writing Schemathesis' configuration")
 }

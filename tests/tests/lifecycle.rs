@@ -1,0 +1,185 @@
+//! A node's beginnings and ends: killed or stopped under load it loses nothing that it acknowledged, and what it cannot
+//! start with it refuses in one line.
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+use shortener_tests::client::Client;
+use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::sizes::sized;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+const CLIENTS: u64 = 32;
+const LOAD_DEADLINE: Duration = Duration::from_mins(2);
+
+/// A link whose creation was answered with 201.
+#[derive(Clone, Debug)]
+struct Acknowledged {
+    path: String,
+    target: String,
+}
+
+/// How a node ends in a scenario.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Kill,
+    Stop,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_loses_nothing_that_it_acknowledged() -> Result<()> {
+    end_under_load(End::Kill, sized(3, 50), sized(500, 20_000)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_stopped_under_load_exits_cleanly_and_keeps_what_it_acknowledged() -> Result<()> {
+    end_under_load(End::Stop, sized(2, 20), sized(500, 20_000)).await
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_is_refused_in_one_line_and_stays_in_use() -> Result<()> {
+    let first = Node::start().await?;
+    let link = first.client()?.create("https://www.example.com/first").await?;
+    expect_refusal(Node::builder().data(first.data()), "in use").await?;
+    expect_redirect(&first.client()?, &acknowledged(&link)?).await?;
+    first.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_data_directory_is_refused_in_one_line() -> Result<()> {
+    let node = Node::start().await?;
+    for number in 0..100 {
+        node.client()?.create(&format!("https://www.example.com/{number}")).await?;
+    }
+    let data = node.stop().await?;
+    damage(data.path())?;
+    expect_refusal(Node::builder().data(data), "").await
+}
+
+#[tokio::test]
+async fn a_setting_that_makes_no_sense_is_named() -> Result<()> {
+    for (name, value) in [
+        ("LISTEN_ADDR", "nowhere"),
+        ("BASE_URL", "ftp://example.com"),
+        ("DATABASE_URL", "postgres://localhost/links"),
+        ("SHORT_CODE_LENGTH", "5"),
+        ("REDIRECT_STATUS", "200"),
+        ("RATE_LIMIT_LOGIN", "often"),
+        ("ALLOCATION", "guess"),
+    ] {
+        expect_refusal(Node::builder().setting(name, value), name).await.with_context(|| format!("{name}={value}"))?;
+    }
+    Ok(())
+}
+
+/// Ends nodes on the same data again and again, each in the middle of creates, and looks for every link that was ever
+/// acknowledged after each start.
+async fn end_under_load(end: End, rounds: usize, creates_a_round: usize) -> Result<()> {
+    let mut data: Option<Arc<TempDir>> = None;
+    let mut all: Vec<Acknowledged> = Vec::new();
+    for round in 0..rounds {
+        let node = start(data.take()).await?;
+        expect_redirects(&node, &all).await.with_context(|| format!("after {round} ends"))?;
+        let (acknowledge, mut acknowledgements) = mpsc::channel(1_024);
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            clients.spawn(create_until_refused(node.client()?, format!("{round}/{number}"), acknowledge.clone()));
+        }
+        drop(acknowledge);
+        let enough = all.len() + creates_a_round;
+        let load = async {
+            while all.len() < enough {
+                all.push(acknowledgements.recv().await.context("the clients stopped early")?);
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        timeout(LOAD_DEADLINE, load).await.context("creating takes too long")??;
+        let ended = tokio::spawn(async move {
+            match end {
+                End::Kill => node.kill().await,
+                End::Stop => node.stop().await,
+            }
+        });
+        // What is acknowledged while the node goes down counts as well.
+        while let Some(last) = acknowledgements.recv().await {
+            all.push(last);
+        }
+        data = Some(ended.await??);
+    }
+    let node = start(data).await?;
+    expect_redirects(&node, &all).await.context("after the last end")?;
+    node.stop().await?;
+    Ok(())
+}
+
+async fn start(data: Option<Arc<TempDir>>) -> Result<Node> {
+    match data {
+        Some(data) => Node::builder().data(data).start().await,
+        None => Node::start().await,
+    }
+}
+
+async fn create_until_refused(client: Client, name: String, acknowledge: mpsc::Sender<Acknowledged>) {
+    for number in 0_u64.. {
+        let Ok(link) = client.create(&format!("https://www.example.com/{name}/{number}")).await else { return };
+        let Ok(link) = acknowledged(&link) else { return };
+        if acknowledge.send(link).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn acknowledged(link: &Value) -> Result<Acknowledged> {
+    let text = |name: &str| link[name].as_str().map(str::to_owned).with_context(|| format!("a link has {name}"));
+    Ok(Acknowledged { path: format!("/{}", text("short_code")?), target: text("original_url")? })
+}
+
+async fn expect_redirects(node: &Node, links: &[Acknowledged]) -> Result<()> {
+    let client = node.client()?;
+    let asked = stream::iter(links).map(|link| expect_redirect(&client, link));
+    asked.buffer_unordered(usize::try_from(CLIENTS)?).try_for_each(|()| async { Ok(()) }).await
+}
+
+async fn expect_redirect(client: &Client, link: &Acknowledged) -> Result<()> {
+    let answer = client.get(&link.path).await?.expect_status(302)?;
+    ensure!(
+        answer.header("location") == Some(link.target.as_str()),
+        "{link:?} leads to {:?}",
+        answer.header("location")
+    );
+    Ok(())
+}
+
+/// The node exits by itself, not with 0, and its last line says why: no panic, no backtrace.
+async fn expect_refusal(builder: NodeBuilder, reason: &str) -> Result<()> {
+    let mut node = builder.spawn()?;
+    let status = node.wait_for_exit().await?;
+    let log = node.log();
+    ensure!(!status.success(), "the node exited with {status}:\n{log}");
+    ensure!(!log.contains("panicked"), "the node panicked:\n{log}");
+    let last = log.lines().last().unwrap_or_default();
+    ensure!(!last.trim().is_empty() && last.contains(reason), "the last line does not say {reason:?}:\n{log}");
+    Ok(())
+}
+
+/// Overwrites the beginning of every file: no format survives that.
+fn damage(directory: &std::path::Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            damage(&path)?;
+        } else {
+            let mut bytes = std::fs::read(&path)?;
+            let end = bytes.len().min(4_096);
+            bytes[..end].fill(0xa5);
+            std::fs::write(&path, bytes)?;
+        }
+    }
+    Ok(())
+}
