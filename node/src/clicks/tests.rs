@@ -12,7 +12,7 @@ use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::Embedded;
 use crate::kv::prefix_range;
 use crate::store::Kind;
-use crate::store::clicks::{Click, total_key};
+use crate::store::clicks::{Click, CountingRow, Counts, total_key};
 use crate::sweeper::{self, Sweeper};
 
 const NOW: UnixMs = UnixMs(1_769_851_800_000);
@@ -138,6 +138,17 @@ async fn sixty_four_nodes_that_count_one_link_never_conflict_and_sum_exactly() {
     assert_eq!((daily[29].clicks, daily[28].clicks, browsers[0].clicks), (64 * 150, 0, 64 * 150));
     assert_eq!(metrics.written.get(), 64 * 151);
     assert_eq!(rows_of(&kv, Kind::VisitorSalt).await, 1, "the nodes share the day's salt");
+}
+
+#[tokio::test]
+async fn a_link_counted_by_more_nodes_than_a_page_has_rows_is_summed_whole() {
+    let (_dir, kv, _) = store();
+    let mut transaction = kv.begin().await.unwrap();
+    for shard in 0..600 {
+        transaction.put(total_key("", "a", shard), Counts { people: 2, bots: 1 }.encode());
+    }
+    transaction.commit().await.unwrap();
+    assert_eq!(click_count(&kv, "", "a").await.unwrap(), 1_200);
 }
 
 #[tokio::test]
