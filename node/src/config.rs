@@ -14,6 +14,7 @@ use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
 
+use crate::accounts::secret_key::SecretKey;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::public_url::{BaseUrl, PublicUrls};
@@ -76,10 +77,10 @@ pub struct Settings {
     #[arg(long, env, default_value = "0", value_parser = parse::span)]
     cache_max_age: Duration,
     /// Requests a user may make to one endpoint in a window.
-    #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate_limit_requests: u32,
     /// Requests an address without a token may make to one endpoint in a window.
-    #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate_limit_anonymous: u32,
     /// Length of that window, in seconds.
     #[arg(long, env, default_value = "60", value_parser = parse::span)]
@@ -209,9 +210,9 @@ pub struct Config {
     /// Where links are kept.
     pub database: Database,
     /// Signs access tokens; `None`: the one generated with the data.
-    pub secret_key: Option<Secret>,
+    pub secret_key: Option<SecretKey>,
     /// Still accepted for access tokens.
-    pub secret_key_previous: Option<Secret>,
+    pub secret_key_previous: Option<SecretKey>,
     /// Life of an access token.
     pub access_token_ttl: Duration,
     /// Life of a refresh token.
@@ -276,9 +277,9 @@ impl Settings {
     pub fn check(self) -> Result<Config, ConfigError> {
         self.refuse_what_this_release_cannot_do()?;
         let window = self.rate_limit_window;
-        if window < Duration::from_secs(1) {
-            return Err(invalid("RATE_LIMIT_WINDOW", "must be at least 1 second"));
-        }
+        let rule = |requests| {
+            LimitRule::new(requests, window).map_err(|error| invalid("RATE_LIMIT_WINDOW", error.to_string()))
+        };
         if self.analytics_flush_interval < Duration::from_millis(100) {
             return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be at least 100ms"));
         }
@@ -313,8 +314,8 @@ impl Settings {
             redirect_status: self.redirect_status,
             cache_max_age: self.cache_max_age,
             rate_limits: RateLimits {
-                user: LimitRule { requests: self.rate_limit_requests, window },
-                anonymous: LimitRule { requests: self.rate_limit_anonymous, window },
+                user: rule(self.rate_limit_requests)?,
+                anonymous: rule(self.rate_limit_anonymous)?,
                 register: self.rate_limit_register,
                 login: self.rate_limit_login,
             },
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!(config.database, Database::Embedded(PathBuf::from("./data")));
         assert_eq!(config.access_token_ttl, Duration::from_secs(1_800));
         assert_eq!(config.refresh_token_ttl, Duration::from_secs(30 * 86_400));
-        assert_eq!(config.rate_limits.register, LimitRule { requests: 10, window: Duration::from_secs(3_600) });
+        assert_eq!(config.rate_limits.register, LimitRule::new(10, Duration::from_secs(3_600)).unwrap());
         assert_eq!(config.local_cache_bytes, 64 * 1024 * 1024);
         assert_eq!((config.analytics_batch_size, config.analytics_flush_interval), (100, Duration::from_secs(5)));
     }

@@ -94,6 +94,18 @@ impl Kv {
         }
     }
 
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), KvError> {
+        self.get(&[0]).await.map(drop)
+    }
+
+    /// The engine's name, as `GET /api/v1/health` shows it.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Embedded(_) => "embedded",
+        }
+    }
+
     /// A view of the store as it is now, which never changes. Keep it for seconds, not minutes: it holds back compaction.
     pub async fn snapshot(&self) -> Result<Snapshot, KvError> {
         match self {

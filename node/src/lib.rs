@@ -1,17 +1,31 @@
 //! The node: a stateless server that shortens, redirects and counts, on an ordered transactional key-value store.
 //!
-//! Modules import downwards in this order, never up.
+//! [`run`] is the seam between the program and everything else. Modules import downwards in this order, never up:
+//! `run` → `http` → `links` `accounts` `clicks` → `limits` `minter` → `allocation` → `cache` → `store` → `kv`.
+
+pub mod run;
+
+pub mod config;
+pub mod http;
+pub mod logging;
+
 pub mod accounts;
-pub mod allocation;
-pub mod ambient;
-pub mod cache;
 pub mod clicks;
-pub mod invalid;
-pub mod kv;
-pub mod limits;
 pub mod links;
+pub mod qr;
+pub mod sweeper;
+
+pub mod limits;
 pub mod minter;
 pub mod public_url;
-pub mod qr;
+
+pub mod allocation;
+pub mod cache;
 pub mod store;
-pub mod sweeper;
+
+pub mod kv;
+
+pub mod ambient;
+pub mod invalid;
+
+pub use run::{Listeners, run};

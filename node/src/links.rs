@@ -26,6 +26,7 @@ use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
 use crate::public_url::PublicUrls;
 use crate::store::StoreError;
+use crate::store::accounts::UserId;
 use crate::store::idempotency::{IdempotencyRow, first_answer, idempotency_key, remember_answer};
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
@@ -141,7 +142,7 @@ impl Links {
     /// Makes a link for `owner`. With an idempotency key that was used before, gives the link as it was made then.
     pub async fn shorten(
         &self,
-        owner: Option<u64>,
+        owner: Option<UserId>,
         request: LinkRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
@@ -165,7 +166,7 @@ impl Links {
         Err(LinkError::MintClashes)
     }
 
-    fn draft(&self, owner: Option<u64>, new: &NewLink) -> Result<(LinkAddress, LinkRow), LinkError> {
+    fn draft(&self, owner: Option<UserId>, new: &NewLink) -> Result<(LinkAddress, LinkRow), LinkError> {
         let code = match &new.alias {
             Some(alias) => alias.as_str().to_owned(),
             None => self.minter.next_code()?.to_string(),
@@ -206,14 +207,14 @@ impl Links {
     }
 
     /// The link with this ID, if `caller` may see it: its owner, or anyone where it has none.
-    pub async fn get(&self, caller: Option<u64>, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+    pub async fn get(&self, caller: Option<UserId>, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
         let found = rows::read_link_by_id(&self.kv.snapshot().await?, id).await?;
         let visible = found.filter(|(_, row)| row.owner.is_none() || row.owner == caller);
         visible.ok_or(LinkError::NotFound)
     }
 
     /// The link at an address that `owner` must own.
-    pub async fn owned_at(&self, owner: u64, domain: &str, code: &str) -> Result<LinkRow, LinkError> {
+    pub async fn owned_at(&self, owner: UserId, domain: &str, code: &str) -> Result<LinkRow, LinkError> {
         let row = self.at(domain, code).await?;
         row.filter(|row| row.owner == Some(owner)).ok_or(LinkError::NotFound)
     }
@@ -227,7 +228,7 @@ impl Links {
     /// Changes a link of `owner`'s.
     pub async fn update(
         &self,
-        owner: u64,
+        owner: UserId,
         id: u64,
         request: LinkChangeRequest,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
@@ -245,7 +246,7 @@ impl Links {
     }
 
     /// Deletes a link of `owner`'s; its code is never given out again.
-    pub async fn delete(&self, owner: u64, id: u64) -> Result<(), LinkError> {
+    pub async fn delete(&self, owner: UserId, id: u64) -> Result<(), LinkError> {
         let deleted = self.kv.transact(async |mut txn| {
             let (at, row) = owned(&txn, owner, id).await?;
             rows::bury_link(&mut txn, &at, &tombstone(row, self.clock.now()));
@@ -292,7 +293,7 @@ async fn insert(
     Ok((txn, (at.clone(), row.clone())))
 }
 
-async fn owned(txn: &Transaction, owner: u64, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+async fn owned(txn: &Transaction, owner: UserId, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
     let found = rows::link_by_id(txn, id).await?;
     found.filter(|(_, row)| row.owner == Some(owner)).ok_or(LinkError::NotFound)
 }

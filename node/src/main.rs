@@ -1,2 +1,59 @@
 //! The `shortener-node` program: parses the settings, sets up logging, and calls the library.
-fn main() {}
+//!
+//! Exit codes: 0 after a shutdown that was asked for, 2 for a setting that makes no sense, 1 for anything else that
+//! keeps the node from running; the last two with one line that says why.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use shortener_node::ambient::Clock;
+use shortener_node::config::{Config, Settings};
+use shortener_node::{Listeners, logging, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let config = match settings() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    logging::init(config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve(config)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("{error:#}"), 1),
+    }
+}
+
+fn settings() -> Result<Config, ExitCode> {
+    let settings = Settings::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // The text is what was asked for; if nobody reads it there is no one to complain to.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => complain(error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "), 2),
+    })?;
+    settings.check().map_err(|error| complain(&error.to_string(), 2))
+}
+
+#[expect(clippy::print_stderr, reason = "the last line of a program that cannot go on belongs to the terminal")]
+fn complain(problem: &str, code: u8) -> ExitCode {
+    eprintln!("shortener-node: {problem}");
+    ExitCode::from(code)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        asked.cancel();
+    });
+    let listeners = Listeners::bind(&config).await?;
+    run(config, listeners, Clock::system(), shutdown).await?;
+    Ok(())
+}

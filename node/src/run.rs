@@ -9,17 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, Registry};
+use shortener_crds::ids::worker_id::WORKERS;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts::{Accounts, AccountsParts};
+use crate::accounts::password::BCRYPT_COST;
+use crate::accounts::password_pool::PasswordPool;
+use crate::accounts::token::AccessTokens;
+use crate::accounts::Accounts;
 use crate::ambient::Clock;
 use crate::cache::Cache;
 use crate::cache::local::LocalCache;
 use crate::cache::memory::Memory;
-use crate::clicks::country::Countries;
-use crate::clicks::{ClickMetrics, ClickSettings, Clicks, ClicksTask};
+use crate::clicks::{self, ClickMetrics, ClickSettings, ClickStore, Clicks, Countries};
 use crate::config::{Config, Database};
 use crate::http::admin::{self, Admin};
 use crate::http::metrics::HttpMetrics;
@@ -27,11 +32,14 @@ use crate::http::serve::serve;
 use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
-use crate::limits::{Limits, UnknownCodes};
+use crate::limits::Limits;
+use crate::limits::memory::MemoryLimits;
+use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::link::Destination;
 use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
 use crate::minter::Minter;
-use crate::sweeper;
+use crate::store::StoreError;
+use crate::sweeper::{self, Sweeper};
 
 /// How long requests in flight have to finish after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -75,6 +83,12 @@ pub enum RunError {
     /// The store failed while the node ran.
     #[error("the store failed and the node stops, with all that was acknowledged safe on disk: {0}")]
     StoreFailed(String),
+    /// The store failed at start.
+    #[error("cannot start on this store")]
+    Store(#[from] StoreError),
+    /// A metric was registered twice.
+    #[error("cannot register a metric")]
+    Metrics(#[from] prometheus::Error),
     /// What the node is made of did not fit together.
     #[error("cannot start: {0}")]
     Start(String),
@@ -113,58 +127,155 @@ pub async fn run(
     let Database::Embedded(directory) = &config.database;
     let engine = Embedded::open(directory, clock.clone())?;
     let registry = Registry::new();
-    let parts = assemble(config, engine.clone(), clock, &registry, &shutdown).await?;
-    let Parts { app, clicks, .. } = &parts;
-    let _ = clicks;
+    let (app, background) = assemble(config, &engine, clock, &registry).await?;
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
     let admin = tokio::spawn(serve(listeners.admin, admin::router(admin), admin_stops.clone(), FLUSH));
+    tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
 
-    tracing::info!(url = app.config.public_urls.base().as_str(), "ready");
-    let public_stops = shutdown.child_token();
-    let public = serve(listeners.public, http::router(app.clone()), public_stops.clone(), DRAIN);
-    tokio::pin!(public);
-    let failure = tokio::select! {
-        () = &mut public => None,
-        reason = engine.failed() => Some(reason),
-        () = shutdown.cancelled() => None,
+    let failure = {
+        let public = serve(listeners.public, http::router(app.clone()), shutdown.clone(), DRAIN);
+        let not_ready = async {
+            shutdown.cancelled().await;
+            ready.store(false, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = public => None,
+            () = not_ready => None,
+            reason = engine.failed() => Some(reason),
+        }
     };
     ready.store(false, Ordering::SeqCst);
-    shutdown.cancel();
-    public_stops.cancel();
-    if failure.is_none() {
-        public.await;
-    }
-    parts.stop().await;
+    background.stop().await;
+    app.minter.stop().await;
     admin_stops.cancel();
+    // A panic of the admin listener was reported where it happened.
     let _ = admin.await;
     engine.close().await;
-    match failure {
-        Some(reason) => Err(RunError::StoreFailed(reason)),
-        None => Ok(()),
+    failure.map_or(Ok(()), |reason| Err(RunError::StoreFailed(reason)))
+}
+
+/// What runs beside the listeners.
+struct Background {
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(tokio::spawn(task));
     }
-}
 
-/// A node that is put together, and what runs beside its listeners.
-struct Parts {
-    app: Arc<App>,
-    clicks: ClicksTask,
-    minter: Minter,
-    background: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Parts {
-    /// Writes the clicks that wait and ends what runs in the background.
+    /// Ends all of it; the clicks that wait are written first.
     async fn stop(self) {
-        let Self { app, clicks, minter, background } = self;
-        if let Err(lost) = clicks.finish(FLUSH).await {
-            tracing::warn!(%lost, "clicks were not written");
-        }
-        minter.stop().await;
-        for task in background {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            // A panic of a task was reported where it happened.
             let _ = task.await;
         }
-        drop(app);
     }
+}
+
+/// Puts a node together on its store.
+async fn assemble(
+    config: Config,
+    engine: &Embedded,
+    clock: Clock,
+    registry: &Registry,
+) -> Result<(Arc<App>, Background), RunError> {
+    let kv = Kv::Embedded(engine.clone());
+    let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
+    let metrics = HttpMetrics::register(registry)?;
+    register_process(registry)?;
+    let claims_burnt = counter(registry, "shortener_claims_burnt_total", "Granted blocks that were claimed already.")?;
+    let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
+    let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, claims_burnt).await?;
+    let clicks = start_clicks(&config, &kv, &minter, registry, &mut background)?;
+    let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
+    let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
+    if let Some(path) = config.blocked_hosts_file.clone() {
+        background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
+    }
+    let expiring = sweeper::table(config.analytics_retention_days);
+    background.spawn(Sweeper::new(kv.clone(), expiring).run(background.shutdown.clone()));
+    let links = Links::new(LinksParts {
+        kv: kv.clone(),
+        clock: clock.clone(),
+        minter: minter.clone(),
+        cache: local.clone(),
+        public_urls: config.public_urls.clone(),
+        blocked_hosts,
+        redirect_status: config.redirect_status,
+        metrics: LinkMetrics { mint_clashes },
+    });
+    let app = App {
+        links: links.map_err(|error| RunError::Start(error.to_string()))?,
+        resolve: Resolve::new(kv.clone(), clock.clone(), local, config.cache_max_age),
+        accounts: start_accounts(&config, &kv, &clock, &minter)?,
+        clicks,
+        cache: Cache::Memory(Memory::new(clock.clone())),
+        limits: Limits::Memory(MemoryLimits::new(clock.clone())),
+        unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
+        minter,
+        metrics,
+        kv,
+        clock,
+        config,
+    };
+    Ok((Arc::new(app), background))
+}
+
+fn start_clicks(
+    config: &Config,
+    kv: &Kv,
+    minter: &Minter,
+    registry: &Registry,
+    background: &mut Background,
+) -> Result<Clicks, RunError> {
+    let countries = match &config.geoip_database {
+        None => Countries::unknown(),
+        Some(path) => Countries::open(path)
+            .map_err(|error| RunError::File { setting: "GEOIP_DATABASE", problem: error.to_string() })?,
+    };
+    let settings = ClickSettings {
+        batch_size: config.analytics_batch_size,
+        flush_interval: config.analytics_flush_interval,
+        retention_days: config.analytics_retention_days,
+        queue_events_max: CLICKS_WAITING_MAX,
+    };
+    let boot = minter.boot_id().0;
+    let shard = {
+        let minter = minter.clone();
+        // Without a worker ID, a number beyond all of them that hardly anybody else has: counting goes on.
+        move || minter.worker_id().map_or(WORKERS | (boot as u16), u16::from)
+    };
+    let store = ClickStore::new(kv.clone(), shard, countries);
+    let (clicks, consumer) = clicks::pipeline(&settings, boot, store, &ClickMetrics::register(registry)?);
+    background.spawn(consumer.run(background.shutdown.clone(), FLUSH));
+    Ok(clicks)
+}
+
+fn start_accounts(config: &Config, kv: &Kv, clock: &Clock, minter: &Minter) -> Result<Accounts, RunError> {
+    let Database::Embedded(directory) = &config.database;
+    let secret = secret_key::load(config.secret_key.clone(), directory)?;
+    let issuer = config.public_urls.base().as_str().to_owned();
+    let tokens = AccessTokens::new(issuer, config.access_token_ttl, &secret, config.secret_key_previous.as_ref());
+    let passwords = PasswordPool::start(PasswordPool::default_threads(), BCRYPT_COST)
+        .map_err(|error| RunError::Start(format!("no thread for passwords: {error}")))?;
+    let minter = minter.clone();
+    let mint_id = Box::new(move || minter.next_id().ok());
+    Ok(Accounts::new(kv.clone(), clock.clone(), mint_id, passwords, tokens, config.refresh_token_ttl))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, RunError> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+/// CPU seconds, memory, file descriptors.
+fn register_process(registry: &Registry) -> Result<(), RunError> {
+    Ok(registry.register(Box::new(ProcessCollector::for_self()))?)
 }

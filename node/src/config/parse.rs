@@ -9,13 +9,12 @@ use shortener_crds::ids::CodeLength;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Database, invalid};
+use crate::accounts::secret_key::SecretKey;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 
 /// Bytes in a mebibyte.
 pub(super) const MIB: u64 = 1024 * 1024;
-/// A secret shorter than an HMAC-SHA-256 key gives less than the algorithm promises (RFC 7518 §3.2).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// A secret: wiped when dropped, never shown.
 #[derive(Clone)]
@@ -25,11 +24,6 @@ impl Secret {
     /// Wraps the secret's bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
-    }
-
-    /// The secret itself.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
     }
 }
 
@@ -50,19 +44,14 @@ pub(super) fn secret(
     setting: &'static str,
     value: Option<Secret>,
     file: Option<PathBuf>,
-) -> Result<Option<Secret>, ConfigError> {
+) -> Result<Option<SecretKey>, ConfigError> {
     let secret = match (value, file) {
         (Some(_), Some(_)) => return Err(invalid(setting, "give the value or the file, not both")),
         (Some(value), None) => value,
         (None, Some(path)) => read_secret(setting, &path)?,
         (None, None) => return Ok(None),
     };
-    match secret.expose().len() {
-        length if length < SECRET_BYTES_MIN => {
-            Err(invalid(setting, format!("has {length} bytes, needs at least {SECRET_BYTES_MIN}")))
-        }
-        _ => Ok(Some(secret)),
-    }
+    SecretKey::new(secret.0).map(Some).map_err(|error| invalid(setting, error.to_string()))
 }
 
 fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, ConfigError> {
@@ -84,7 +73,7 @@ pub(super) fn database(text: &str) -> Result<Database, String> {
 /// A number of characters, 6 to 10.
 pub(super) fn code_length(text: &str) -> Result<CodeLength, String> {
     let length = text.parse::<u8>().map_err(|_| "must be a number from 6 to 10".to_owned())?;
-    CodeLength::new(length).map_err(|_| "must be from 6 to 10".to_owned())
+    CodeLength::try_from(length).map_err(|error| error.to_string())
 }
 
 /// 301, 302, 307 or 308.
@@ -105,11 +94,7 @@ pub(super) fn rule(text: &str) -> Result<LimitRule, String> {
     let shape = || "must be requests/seconds, both at least 1, such as 20/300".to_owned();
     let (requests, window) = text.split_once('/').ok_or_else(shape)?;
     let requests = requests.trim().parse::<u32>().map_err(|_| shape())?;
-    let window = span(window.trim())?;
-    if requests == 0 || window < Duration::from_secs(1) {
-        return Err(shape());
-    }
-    Ok(LimitRule { requests, window })
+    LimitRule::new(requests, span(window.trim())?).map_err(|error| error.to_string())
 }
 
 /// A number and a unit from `units`; a bare number is the unit's whose name is empty.

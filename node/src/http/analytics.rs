@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Query, User, named_domain};
+use super::extract::{QueryOf, User, named_domain};
 use crate::clicks::{self, Summary};
 
 /// How old a summary may be.
@@ -42,7 +42,7 @@ pub async fn summary(
     State(app): State<Arc<App>>,
     User(owner): User,
     Path(code): Path<String>,
-    Query(params): Query<SummaryParams>,
+    QueryOf(params): QueryOf<SummaryParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let domain = named_domain(&app, params.domain.as_deref())?;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::accounts::AccountError;
-use crate::accounts::token::TokenError;
+use crate::accounts::password_pool::PasswordPoolError;
 use crate::invalid::{FieldError, Invalid};
 use crate::kv::KvError;
 use crate::links::{LinkError, ResolveError};
@@ -225,6 +225,26 @@ impl From<ResolveError> for ApiError {
                 StoreError::Kv(_) => Self::Unavailable("The store cannot be reached.", RETRY_SOON, Some(cause)),
                 StoreError::Decode { .. } => Self::Internal(cause),
             },
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Email(error) => Invalid::field("email", error).into(),
+            AccountError::Password(error) => Invalid::field("password", error).into(),
+            AccountError::FullName => Invalid::field("full_name", error).into(),
+            AccountError::EmailTaken => Self::EmailTaken,
+            AccountError::Credentials => Self::WrongCredentials,
+            AccountError::RefreshToken => Self::Unauthenticated("The refresh token is not valid: sign in again."),
+            AccountError::UnknownUser => Self::Unauthenticated("The user of this token does not exist."),
+            AccountError::PasswordPool(PasswordPoolError::Busy) => {
+                Self::Unavailable("Too many passwords are being checked.", RETRY_SOON, None)
+            }
+            AccountError::NoIds => Self::Unavailable("No ID can be minted at the moment.", RETRY_LATER, None),
+            AccountError::PasswordPool(_) | AccountError::Signing(_) => Self::Internal(Arc::new(error)),
+            AccountError::Store(error) => error.into(),
         }
     }
 }

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use super::App;
 use super::error::ApiError;
 use crate::invalid::Invalid;
+use crate::limits::Subject;
 use crate::public_url::Domain;
+use crate::store::accounts::UserId;
 
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -82,9 +84,9 @@ fn message_of(message: &str) -> String {
 
 /// A query string.
 #[derive(Debug)]
-pub struct Query<T>(pub T);
+pub struct QueryOf<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
@@ -114,25 +116,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// Who sends a request, as [`super::guard`] found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The user whose token came with it.
-    pub user: Option<u64>,
-    /// Tells callers apart without a token: the client's network.
-    pub subject: String,
+    pub user: Option<UserId>,
+    /// Who is counted: the user, or the client's address.
+    pub subject: Subject,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated("The route is not guarded."))
+        parts.extensions.get::<Self>().copied().ok_or(ApiError::Unauthenticated("The route is not guarded."))
     }
 }
 
 /// A user who is signed in.
 #[derive(Clone, Copy, Debug)]
-pub struct User(pub u64);
+pub struct User(pub UserId);
 
 impl<S: Send + Sync> FromRequestParts<S> for User {
     type Rejection = ApiError;

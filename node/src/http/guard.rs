@@ -1,6 +1,7 @@
 //! What stands before every limited route: whose address it is, whose token, and whether there were too many.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -8,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::App;
-use super::client_addr::ClientAddr;
+use super::client_addr;
 use super::error::ApiError;
 use super::extract::Caller;
-use crate::config::RateLimits;
-use crate::limits::{Decision, LimitRule, Subject};
+use crate::limits::{Decision, Subject};
+use crate::store::accounts::UserId;
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -20,45 +21,67 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// The layer.
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let address = ClientAddr::of(request.extensions(), request.headers(), &app.config.trusted_proxies);
-    let user = match bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose() {
-        Ok(user) => user,
-        Err(error) => {
-            // Guessing tokens is limited like anything else an address does without one.
-            let (limited, decision) = decide(&app, &request, Subject::address(address.ip()), app.config.rate_limits.anonymous).await;
-            let error = if limited { ApiError::RateLimited(decision.retry_after) } else { error };
-            return with_headers(error.into_response(), &decision);
+    let address = client_addr::of(request.extensions(), request.headers(), &app.config.trusted_proxies);
+    let by_address = Subject::of_address(address);
+    let user = bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose();
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let Endpoint { name, rule } = Endpoint::of(request.method(), route);
+    let limits = &app.config.rate_limits;
+    let (subject, rule) = match (rule, &user) {
+        (Rule::Register, _) => (by_address, limits.register),
+        (Rule::Login, _) => (by_address, limits.login),
+        (Rule::Usual, Ok(Some(user))) => (Subject::User(*user), limits.user),
+        // Guessing tokens is limited like anything else that an address does without one.
+        (Rule::Usual, Ok(None) | Err(_)) => (by_address, limits.anonymous),
+    };
+    let decision = app.limits.take(subject, name, rule).await;
+    let response = match user {
+        _ if !decision.allowed => ApiError::RateLimited(Duration::from_secs(decision.retry_after_s)).into_response(),
+        Err(error) => error.into_response(),
+        Ok(user) => {
+            request.extensions_mut().insert(Caller { user, subject });
+            next.run(request).await
         }
     };
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let (by_address, rule) = rule_of(request.method(), route, user.is_some(), &app.config.rate_limits);
-    let subject = match user {
-        Some(user) if !by_address => Subject::user(user),
-        _ => Subject::address(address.ip()),
-    };
-    let caller = Caller { user, subject: subject.to_string() };
-    let (limited, decision) = decide(&app, &request, subject, rule).await;
-    if limited {
-        return with_headers(ApiError::RateLimited(decision.retry_after).into_response(), &decision);
-    }
-    request.extensions_mut().insert(caller);
-    with_headers(next.run(request).await, &decision)
+    with_headers(response, &decision)
 }
 
-async fn decide(app: &App, request: &Request, subject: Subject, rule: LimitRule) -> (bool, Decision) {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let endpoint = format!("{} {route}", request.method());
-    let decision = app.limits.check(&subject, &endpoint, rule).await;
-    (!decision.allowed, decision)
+/// What a route is counted as, and by which rule.
+#[derive(Clone, Copy, Debug)]
+struct Endpoint {
+    name: &'static str,
+    rule: Rule,
 }
 
-/// The rule of a route, and whether it counts by address even where there is a token.
-fn rule_of(method: &Method, route: &str, has_token: bool, limits: &RateLimits) -> (bool, LimitRule) {
-    match (method, route) {
-        (&Method::POST, "/api/v1/auth/register") => (true, limits.register),
-        (&Method::POST, "/api/v1/auth/login") => (true, limits.login),
-        _ if has_token => (false, limits.user),
-        _ => (true, limits.anonymous),
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// Registrations by an address, with a token or without.
+    Register,
+    /// Logins by an address.
+    Login,
+    /// A user's requests, or an address's without a token.
+    Usual,
+}
+
+impl Endpoint {
+    fn of(method: &Method, route: &str) -> Self {
+        let (name, rule) = match (method.as_str(), route) {
+            ("POST", "/api/v1/auth/register") => ("register", Rule::Register),
+            ("POST", "/api/v1/auth/login") => ("login", Rule::Login),
+            ("POST", "/api/v1/auth/refresh") => ("refresh", Rule::Usual),
+            ("POST", "/api/v1/auth/logout") => ("logout", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/auth/me") => ("me", Rule::Usual),
+            // Two ways to the same thing share one count.
+            ("POST", "/api/v1/urls" | "/shortener/url/") => ("urls.create", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/urls") => ("urls.list", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/urls/{id}") => ("urls.read", Rule::Usual),
+            ("PATCH", "/api/v1/urls/{id}") => ("urls.update", Rule::Usual),
+            ("DELETE", "/api/v1/urls/{id}") => ("urls.delete", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/analytics/{short_code}/summary") => ("analytics", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/qr/{short_code}") => ("qr", Rule::Usual),
+            _ => ("other", Rule::Usual),
+        };
+        Self { name, rule }
     }
 }
 
@@ -74,7 +97,7 @@ fn bearer(headers: &HeaderMap) -> Option<Result<&str, ApiError>> {
     Some(token.filter(|_| single).ok_or(ApiError::Unauthenticated("Authorization must be one Bearer token.")))
 }
 
-fn verify(app: &App, token: &str) -> Result<u64, ApiError> {
+fn verify(app: &App, token: &str) -> Result<UserId, ApiError> {
     let verified = app.accounts.verify_access(token);
     verified.map_err(|_| ApiError::Unauthenticated("The access token is not valid, or no longer."))
 }

@@ -67,7 +67,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         status,
         store: BackEnd { engine: app.kv.engine(), status: store, latency_ms },
         cache: BackEnd { engine: app.cache.engine(), status: "ok", latency_ms: 0.0 },
-        ids: Ids { worker_id: app.minter.worker_id().map(|id| id.get()), remaining: app.minter.remaining() },
+        ids: Ids { worker_id: app.minter.worker_id().map(u16::from), remaining: app.minter.remaining() },
     };
     let mut response = (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
     if !reached {

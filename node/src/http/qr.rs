@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Query, named_domain};
+use super::extract::{QueryOf, named_domain};
 use crate::invalid::Invalid;
 use crate::qr::{self, ErrorCorrection, QrError};
 
@@ -88,7 +88,7 @@ impl From<QrError> for ApiError {
     fn from(error: QrError) -> Self {
         match error {
             QrError::Size { .. } => Invalid::field("size", error).into(),
-            QrError::Margin { .. } => Invalid::field("margin", error).into(),
+            QrError::Margin => Invalid::field("margin", error).into(),
             QrError::TextTooLong | QrError::Encode => Self::Internal(Arc::new(error)),
         }
     }
@@ -105,7 +105,7 @@ impl From<QrError> for ApiError {
 pub async fn image(
     State(app): State<Arc<App>>,
     Path(code): Path<String>,
-    Query(params): Query<QrParams>,
+    QueryOf(params): QueryOf<QrParams>,
 ) -> Result<Response, ApiError> {
     let domain = named_domain(&app, params.domain.as_deref())?;
     app.links.at(domain.as_str(), &code).await?.ok_or(ApiError::NotFound("There is no link with this code."))?;

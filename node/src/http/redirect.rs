@@ -3,22 +3,26 @@
 //! The answer waits for nothing but the store, and for that only when the process does not know the code. Recording the
 //! click is a push into a bounded channel that never blocks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::App;
-use super::client_addr::ClientAddr;
+use super::client_addr;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::pages;
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
-use crate::links::link::{Destination, Hop};
+use crate::links::link::Destination;
+use crate::links::resolve::Spent;
 use crate::links::{RedirectStatus, Resolved};
+use crate::public_url::Domain;
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click.
 #[utoipa::path(get, path = "/{short_code}", tag = "redirect",
@@ -33,41 +37,59 @@ use crate::links::{RedirectStatus, Resolved};
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn redirect(State(app): State<Arc<App>>, Path(code): Path<String>, request: Request) -> Response {
-    follow(&app, &code, &request, None).await
+    let (parts, _) = request.into_parts();
+    follow(&app, &code, &parts, None).await
 }
 
 /// Follows `code` on the domain that the request's host means; with `status` instead of the link's own, if given.
-pub async fn follow(app: &App, code: &str, request: &Request, status: Option<RedirectStatus>) -> Response {
+pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<RedirectStatus>) -> Response {
     let begun = app.clock.monotonic();
     let domain = app.config.public_urls.by_host(host(request));
+    let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
     let (resolved, store) = match app.resolve.known(domain, code) {
-        Some(resolved) => (Ok(resolved), Duration::ZERO),
-        None => match app.resolve.resolve(domain, code).await {
-            Ok((resolved, spent)) => (Ok(resolved), spent.store),
-            Err(error) => (Err(error), Duration::ZERO),
+        Some(resolved) => (resolved, Duration::ZERO),
+        None => match ask(app, domain, code, address).await {
+            Ok((resolved, spent)) => (resolved, spent.store),
+            Err(error) => return error.into_response(),
         },
     };
     let response = match resolved {
-        Ok(Resolved::Hop(destination)) => hop(app, &destination, request, status),
-        Ok(Resolved::Expired) => not_there(request.headers(), ApiError::Expired),
-        Ok(Resolved::Unknown) => unknown(app, request).await,
-        Err(error) => return ApiError::from(error).into_response(),
+        Resolved::Hop(destination) => hop(app, &destination, request, address, status),
+        Resolved::Expired => not_there(&request.headers, ApiError::Expired),
+        Resolved::Unknown => {
+            app.unknown_codes.count(Subject::of_address(address));
+            not_there(&request.headers, ApiError::NotFound(UNKNOWN))
+        }
     };
     app.metrics.redirected(app.clock.monotonic().saturating_sub(begun), store);
     response
 }
 
-/// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
-fn host(request: &Request) -> Option<&str> {
-    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))
+/// Asks the store, unless this address has asked for too many codes that are none.
+async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<(Resolved, Spent), ApiError> {
+    let slowed = app.unknown_codes.check(Subject::of_address(address));
+    slowed.map_err(|after_s| ApiError::RateLimited(Duration::from_secs(after_s)))?;
+    Ok(app.resolve.resolve(domain, code).await?)
 }
 
-fn hop(app: &App, destination: &Destination, request: &Request, status: Option<RedirectStatus>) -> Response {
+/// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
+fn host(request: &Parts) -> Option<&str> {
+    let header = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
+}
+
+fn hop(
+    app: &App,
+    destination: &Destination,
+    request: &Parts,
+    address: IpAddr,
+    status: Option<RedirectStatus>,
+) -> Response {
     let Destination::Hop(hop) = destination else {
-        return not_there(request.headers(), ApiError::NotFound(UNKNOWN));
+        return not_there(&request.headers, ApiError::NotFound(UNKNOWN));
     };
-    record(app, hop, request);
+    let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
+    app.clicks.record(click);
     let mut response = status.unwrap_or(hop.status).code().into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, hop.location.clone());
@@ -75,22 +97,7 @@ fn hop(app: &App, destination: &Destination, request: &Request, status: Option<R
     response
 }
 
-fn record(app: &App, hop: &Hop, request: &Request) {
-    let address = ClientAddr::of(request.extensions(), request.headers(), &app.config.trusted_proxies);
-    let link = hop.clicked.clone();
-    app.clicks.record(ClickEvent::new(app.clock.now(), link, address.ip(), request.method(), request.headers()));
-}
-
 const UNKNOWN: &str = "There is no link with this code, or it is not active.";
-
-/// A 404; an address that asks for many of them is slowed: it may be guessing.
-async fn unknown(app: &App, request: &Request) -> Response {
-    let address = ClientAddr::of(request.extensions(), request.headers(), &app.config.trusted_proxies);
-    match app.unknown_codes.note(&Subject::address(address.ip())).await {
-        Some(retry_after) => ApiError::RateLimited(retry_after).into_response(),
-        None => not_there(request.headers(), ApiError::NotFound(UNKNOWN)),
-    }
-}
 
 /// A page for who asks for one, a problem for everybody else.
 fn not_there(headers: &HeaderMap, error: ApiError) -> Response {

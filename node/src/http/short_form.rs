@@ -76,5 +76,6 @@ fn in_words_of_the_short_form(error: LinkError) -> LinkError {
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn follow(State(app): State<Arc<App>>, Path(code): Path<String>, request: Request) -> Response {
-    redirect::follow(&app, &code, &request, RedirectStatus::new(301)).await
+    let (parts, _) = request.into_parts();
+    redirect::follow(&app, &code, &parts, RedirectStatus::new(301)).await
 }

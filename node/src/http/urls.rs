@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Caller, Id, JsonBody, Query, User, idempotency_key};
+use super::extract::{Caller, Id, JsonBody, QueryOf, User, idempotency_key};
 use crate::clicks::click_counts;
 use crate::invalid::Invalid;
 use crate::links::Idempotency;
@@ -233,7 +233,7 @@ pub async fn create(
     body: JsonBody<CreateLink>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<LinkBody>), ApiError> {
     let key = idempotency_key(&headers)?;
-    let idempotency = key.map(|key| Idempotency::new(&caller.subject, key, &body.bytes));
+    let idempotency = key.map(|key| Idempotency::new(&caller.subject.to_string(), key, &body.bytes));
     let (at, row) = app.links.shorten(caller.user, body.value.into(), idempotency).await?;
     let location = format!("/api/v1/urls/{}", row.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body_of(&app, at, row, 0))))
@@ -249,7 +249,7 @@ pub async fn create(
 pub async fn list(
     State(app): State<Arc<App>>,
     User(owner): User,
-    Query(params): Query<ListParams>,
+    QueryOf(params): QueryOf<ListParams>,
 ) -> Result<Json<LinkPage>, ApiError> {
     let page = app.links.list(owner, &params.check()?).await?;
     let items = with_clicks(&app, page.items).await?;

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{LinkError, Links};
 use crate::invalid::Invalid;
+use crate::store::accounts::UserId;
 use crate::store::links::{LinkAddress, LinkRow, links_of_owner};
 
 /// Links in a page at most.
@@ -62,7 +63,7 @@ pub fn decode_cursor(cursor: &str) -> Result<u64, Invalid> {
 
 impl Links {
     /// A page of `owner`'s links.
-    pub async fn list(&self, owner: u64, query: &ListQuery) -> Result<Page, LinkError> {
+    pub async fn list(&self, owner: UserId, query: &ListQuery) -> Result<Page, LinkError> {
         let snapshot = self.kv.snapshot().await?;
         let (mut items, mut after, mut scanned) = (Vec::new(), query.after, 0);
         loop {

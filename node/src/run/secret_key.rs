@@ -5,9 +5,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::RunError;
+use crate::accounts::secret_key::SecretKey;
 use crate::ambient;
-use crate::config::Secret;
 
 /// Bytes of a generated key.
 const KEY_BYTES: usize = 32;
@@ -17,7 +19,7 @@ const FILE_NAME: &str = "secret_key";
 const MODE: u32 = 0o600;
 
 /// The configured key, or the one in `directory`, which is made if there is none.
-pub(super) fn load(configured: Option<Secret>, directory: &Path) -> Result<Secret, RunError> {
+pub(super) fn load(configured: Option<SecretKey>, directory: &Path) -> Result<SecretKey, RunError> {
     if let Some(secret) = configured {
         return Ok(secret);
     }
@@ -30,20 +32,24 @@ pub(super) fn load(configured: Option<Secret>, directory: &Path) -> Result<Secre
     }
 }
 
-fn read(mut file: File) -> std::io::Result<Secret> {
+fn read(mut file: File) -> std::io::Result<SecretKey> {
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         return Err(std::io::Error::other("others may read it; set its mode to 0600, and change the key if they did"));
     }
     let mut bytes = Vec::with_capacity(KEY_BYTES);
     file.read_to_end(&mut bytes)?;
     match bytes.len() {
-        KEY_BYTES => Ok(Secret::new(bytes)),
+        KEY_BYTES => secret(bytes),
         length => Err(std::io::Error::other(format!("it has {length} bytes instead of {KEY_BYTES}"))),
     }
 }
 
+fn secret(bytes: Vec<u8>) -> std::io::Result<SecretKey> {
+    SecretKey::new(Zeroizing::new(bytes)).map_err(std::io::Error::other)
+}
+
 /// Written under another name first: a key that was cut short by a crash would lock everybody out.
-fn make(directory: &Path, path: &Path) -> std::io::Result<Secret> {
+fn make(directory: &Path, path: &Path) -> std::io::Result<SecretKey> {
     let draft = directory.join(format!("{FILE_NAME}.new"));
     let bytes: [u8; KEY_BYTES] = ambient::random();
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
@@ -51,7 +57,7 @@ fn make(directory: &Path, path: &Path) -> std::io::Result<Secret> {
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
     File::open(directory)?.sync_all()?;
-    Ok(Secret::new(bytes.to_vec()))
+    secret(bytes.to_vec())
 }
 
 #[cfg(test)]
@@ -63,7 +69,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = load(None, directory.path()).unwrap();
         let again = load(None, directory.path()).unwrap();
-        assert_eq!(first.expose(), again.expose());
+        assert_eq!(first.derive(b"test"), again.derive(b"test"));
         let mode = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::UserId;
 use super::{Key, Kind, StoreError, decode, encode};
 use crate::ambient::UnixMs;
 use crate::kv::{Snapshot, Transaction, prefix_range};
@@ -17,7 +18,7 @@ pub struct LinkRow {
     /// Snowflake ID.
     pub id: u64,
     /// The user it belongs to; `None` for a link made without a token.
-    pub owner: Option<u64>,
+    pub owner: Option<UserId>,
     /// Where it leads, normalised.
     pub target: String,
     /// HTTP status of its redirect.
@@ -62,8 +63,8 @@ pub fn by_id_key(id: u64) -> Vec<u8> {
 }
 
 /// Key of `owner`'s list entry for link `id`; entries sort newest first.
-fn by_owner_key(owner: u64, id: u64) -> Vec<u8> {
-    Key::of(Kind::LinkByOwner).spread(owner).descending(id).build()
+fn by_owner_key(owner: UserId, id: u64) -> Vec<u8> {
+    Key::of(Kind::LinkByOwner).spread(owner.0.into()).descending(id).build()
 }
 
 /// Decodes a link's row.
@@ -124,11 +125,11 @@ pub async fn read_link(snapshot: &Snapshot, domain: &str, code: &str) -> Result<
 /// Up to `limit` of `owner`'s links, newest first, beginning after the link `after`.
 pub async fn links_of_owner(
     snapshot: &Snapshot,
-    owner: u64,
+    owner: UserId,
     after: Option<u64>,
     limit: usize,
 ) -> Result<Vec<(LinkAddress, LinkRow)>, StoreError> {
-    let mut range = prefix_range(Key::of(Kind::LinkByOwner).spread(owner).build());
+    let mut range = prefix_range(Key::of(Kind::LinkByOwner).spread(owner.0.into()).build());
     if let Some(id) = after {
         range.start = by_owner_key(owner, id);
         range.start.push(0);
@@ -146,11 +147,15 @@ pub async fn links_of_owner(
 mod tests {
     use super::*;
 
+    fn user(id: u64) -> UserId {
+        UserId(id.try_into().unwrap())
+    }
+
     #[test]
     fn a_link_row_of_version_1_stays_readable() {
         let row = LinkRow {
             id: 7,
-            owner: Some(300),
+            owner: Some(user(300)),
             target: "https://example.com/".to_owned(),
             status: 302,
             title: None,
@@ -182,7 +187,7 @@ mod tests {
     #[test]
     fn domains_never_share_keys_and_an_owners_newest_link_sorts_first() {
         assert_ne!(link_key("a", "bc"), link_key("ab", "c"));
-        assert!(by_owner_key(5, 10) < by_owner_key(5, 9));
-        assert_ne!(by_owner_key(5, 10)[..9], by_owner_key(6, 10)[..9]);
+        assert!(by_owner_key(user(5), 10) < by_owner_key(user(5), 9));
+        assert_ne!(by_owner_key(user(5), 10)[..9], by_owner_key(user(6), 10)[..9]);
     }
 }
