@@ -100,7 +100,9 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(Extension(docs::Document::new(&openapi)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(pages::security_headers))
-        .layer(CatchPanicLayer::custom(|_| axum::response::IntoResponse::into_response(http::StatusCode::INTERNAL_SERVER_ERROR)))
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(http::StatusCode::INTERNAL_SERVER_ERROR)
+        }))
         .layer(from_fn_with_state(app.clone(), envelope::envelope))
         .with_state(app)
 }

@@ -16,10 +16,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::accounts::password::BCRYPT_COST;
 use crate::accounts::password_pool::PasswordPool;
 use crate::accounts::token::AccessTokens;
-use crate::accounts::Accounts;
 use crate::ambient::Clock;
 use crate::cache::Cache;
 use crate::cache::local::LocalCache;

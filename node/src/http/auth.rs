@@ -20,7 +20,11 @@ use crate::accounts::{self, TokenPair};
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     /// E-mail address; compared without case.
-    #[schema(example = "ada@example.com", max_length = 254, pattern = r"^[a-z0-9]{1,40}@[a-z0-9]{1,40}\.(com|org|net)$")]
+    #[schema(
+        example = "ada@example.com",
+        max_length = 254,
+        pattern = r"^[a-z0-9]{1,40}@[a-z0-9]{1,40}\.(com|org|net)$"
+    )]
     email: String,
     /// 8 characters to 256 bytes.
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 64)]

@@ -79,7 +79,10 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if let Some(after) = retry_after {
             // Rounded up: who comes back a moment early is refused again.
-            headers.insert(header::RETRY_AFTER, after.as_millis().div_ceil(1_000).max(1).to_string().parse().unwrap_or(HeaderValue::from_static("1")));
+            headers.insert(
+                header::RETRY_AFTER,
+                after.as_millis().div_ceil(1_000).max(1).to_string().parse().unwrap_or(HeaderValue::from_static("1")),
+            );
         }
         if unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn buckets_are_finer_than_a_quarter_around_the_target() {
         let bounds = buckets();
-        let around = bounds.windows(2).filter(|pair| pair[0] >= TARGET_LATENCY_S / 3.0 && pair[1] <= TARGET_LATENCY_S * 3.0);
+        let around =
+            bounds.windows(2).filter(|pair| pair[0] >= TARGET_LATENCY_S / 3.0 && pair[1] <= TARGET_LATENCY_S * 3.0);
         assert!(around.clone().count() > 8);
         assert!(around.into_iter().all(|pair| pair[1] / pair[0] < 1.25));
         assert!(bounds.len() < 64, "every bucket is a series: {}", bounds.len());

@@ -22,7 +22,11 @@ use crate::links::{LinkError, RedirectStatus};
 #[serde(deny_unknown_fields)]
 pub struct ShortenUrl {
     /// Where it should lead: http or https, a public host, at most 8,192 bytes.
-    #[schema(example = "https://example.com/page", max_length = 8192, pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$")]
+    #[schema(
+        example = "https://example.com/page",
+        max_length = 8192,
+        pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$"
+    )]
     url: String,
 }
 

@@ -69,7 +69,11 @@ pub struct LinkBody {
 #[serde(deny_unknown_fields)]
 pub struct CreateLink {
     /// Where it should lead: http or https, a public host, at most 8,192 bytes.
-    #[schema(example = "https://example.com/page", max_length = 8192, pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$")]
+    #[schema(
+        example = "https://example.com/page",
+        max_length = 8192,
+        pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$"
+    )]
     original_url: String,
     /// The code it should have; reserved words are refused.
     #[schema(example = "launch-2026", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9_-]{3,64}$")]
@@ -156,7 +160,8 @@ pub struct LinkPage {
 
 impl From<CreateLink> for LinkRequest {
     fn from(body: CreateLink) -> Self {
-        let CreateLink { original_url, custom_alias, expires_at, expires_in, redirect_status, title, tags, domain } = body;
+        let CreateLink { original_url, custom_alias, expires_at, expires_in, redirect_status, title, tags, domain } =
+            body;
         Self { original_url, custom_alias, expires_at, expires_in, redirect_status, title, tags, domain }
     }
 }
