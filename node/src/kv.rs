@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::ambient::{self, UnixMs};
 use crate::kv::embedded::Embedded;
-use crate::kv::write_set::WriteSet;
+use crate::kv::write_set::{Change, WriteSet};
 
 pub mod embedded;
 pub(crate) mod write_set;
@@ -107,6 +107,7 @@ impl Kv {
     }
 
     /// A view of the store as it is now, which never changes. Keep it for seconds, not minutes: it holds back compaction.
+    #[expect(clippy::unused_async, reason = "an engine on other machines asks them for a timestamp")]
     pub async fn snapshot(&self) -> Result<Snapshot, KvError> {
         match self {
             Self::Embedded(engine) => Ok(Snapshot { view: engine.snapshot()? }),
@@ -114,6 +115,7 @@ impl Kv {
     }
 
     /// Begins a transaction on the store as it is now.
+    #[expect(clippy::unused_async, reason = "an engine on other machines asks them for a timestamp")]
     pub async fn begin(&self) -> Result<Transaction, KvError> {
         match self {
             Self::Embedded(engine) => {
@@ -213,8 +215,8 @@ impl Transaction {
     /// Reads one key.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match self.writes.get(key) {
-            Some(own) => Ok(own.map(<[u8]>::to_vec)),
-            None => self.snapshot.get(key).await,
+            Some(own @ (Change::Put(_) | Change::Delete)) => Ok(own.after(None)),
+            Some(Change::Lock) | None => self.snapshot.get(key).await,
         }
     }
 
@@ -223,7 +225,7 @@ impl Transaction {
         let mut values = self.snapshot.batch_get(keys).await?;
         for (key, value) in keys.iter().zip(&mut values) {
             if let Some(own) = self.writes.get(key) {
-                *value = own.map(<[u8]>::to_vec);
+                *value = own.after(value.take());
             }
         }
         Ok(values)

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod browser;
 pub mod client;
+pub mod kv_writer;
 pub mod node;
 pub mod sizes;
 pub mod tasks;

@@ -61,8 +61,7 @@ impl Embedded {
             .spawn(move || committer.run())
             .map_err(|error| OpenError::io(dir, &error))?;
         let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
-        let _committer = JoinOnDrop(Some(committer));
-        Ok(Self { inner: Arc::new(Inner { queue, _committer, engine, shared, reads }) })
+        Ok(Self { inner: Arc::new(Inner { queue, _committer: JoinOnDrop(Some(committer)), engine, shared, reads }) })
     }
 
     /// Resolves with the reason once the engine has failed or was closed: the node should stop then.

@@ -27,6 +27,17 @@ pub(crate) enum Change {
     Delete,
 }
 
+impl Change {
+    /// The row's value after the change; `stored` before it.
+    pub(crate) fn after(&self, stored: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        match self {
+            Self::Lock => stored,
+            Self::Put(value) => Some(value.clone()),
+            Self::Delete => None,
+        }
+    }
+}
+
 /// The buffered writes of a transaction, and the first mistake made with them.
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
@@ -37,13 +48,9 @@ pub(crate) struct WriteSet {
 }
 
 impl WriteSet {
-    /// The transaction's own value of a key: `None` when it has none, `Some(None)` when it deleted the row.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        match &self.writes.get(key)?.change {
-            Change::Lock => None,
-            Change::Put(value) => Some(Some(value)),
-            Change::Delete => Some(None),
-        }
+    /// What the transaction makes of a key, if it writes it at all.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Change> {
+        self.writes.get(key).map(|write| &write.change)
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {

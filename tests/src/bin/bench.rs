@@ -1,7 +1,7 @@
 //! The measuring program behind `cargo xtask bench`.
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::bench::{creates, memory, redirect};
+use shortener_tests::bench::{creates, engines, memory, redirect};
 
 /// Benchmarks on this machine; each prints its table.
 #[derive(Parser)]
@@ -11,6 +11,12 @@ enum Bench {
     Redirect(redirect::Load),
     /// Durable creates a second, beside the synced appends of the same disk
     Creates(creates::Load),
+    /// The embedded engine beside the one it was chosen over: point gets, durable creates
+    Engines {
+        /// How many links lie in the store
+        #[arg(long, default_value_t = 10_000_000)]
+        links: u64,
+    },
     /// Resident memory of the node at many links
     Memory {
         /// How many links are created
@@ -24,6 +30,7 @@ async fn main() -> Result<()> {
     match Bench::parse() {
         Bench::Redirect(load) => redirect::run(load).await,
         Bench::Creates(load) => creates::run(load).await,
+        Bench::Engines { links } => tokio::task::spawn_blocking(move || engines::run(links)).await?,
         Bench::Memory { links } => memory::run(links).await,
     }
 }

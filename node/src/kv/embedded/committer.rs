@@ -138,7 +138,7 @@ impl Committer {
 
     /// Whether a transaction may commit after all those before it.
     fn validate(&self, commit: &Commit, taken: &Group) -> Result<(), KvError> {
-        for (key, write) in commit.writes.iter() {
+        for (key, write) in &commit.writes {
             if write.must_not_exist && self.exists(key, taken)? {
                 return Err(KvError::AlreadyExists { key: key.clone() });
             }

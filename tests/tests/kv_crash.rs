@@ -1,0 +1,378 @@
+//! What the embedded store keeps when it is not closed: killed in the middle of commits, its journal cut or overwritten,
+//! its disk full. Nothing acknowledged may be lost, and no transaction may be there in part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use shortener_node::ambient::{Clock, random};
+use shortener_node::kv::embedded::Embedded;
+use shortener_node::kv::{Kv, Row, SCAN_ROWS_MAX, prefix_range};
+use shortener_tests::kv_writer::{COUNTERS, ROWS_MAX, rows_of};
+use shortener_tests::sizes::sized;
+
+fn open(dir: &Path) -> Kv {
+    Kv::Embedded(Embedded::open(dir, Clock::system()).unwrap())
+}
+
+async fn scan_all(kv: &Kv, prefix: &str) -> Vec<Row> {
+    let snapshot = kv.snapshot().await.unwrap();
+    let (mut rows, mut range) = (Vec::<Row>::new(), prefix_range(prefix.into()));
+    loop {
+        let page = snapshot.scan(range.clone(), SCAN_ROWS_MAX).await.unwrap();
+        let Some((last, _)) = page.last() else { return rows };
+        range.start = [last.as_slice(), &[0]].concat();
+        rows.extend(page);
+    }
+}
+
+/// A number below `bound`.
+fn below(bound: u64) -> u64 {
+    u64::from_be_bytes(random()) % bound
+}
+
+/// Starts a process that commits under load, kills it after it has acknowledged `kill_after` transactions, and gives all
+/// that it acknowledged.
+fn commit_until_killed(dir: &Path, round: u64, kill_after: u64) -> Vec<String> {
+    let mut writer = Command::new(env!("CARGO_BIN_EXE_kv_writer"))
+        .args([dir.as_os_str(), format!("{round:04}").as_ref()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    for line in BufReader::new(writer.stdout.take().unwrap()).lines() {
+        acknowledged.push(line.unwrap());
+        if acknowledged.len() as u64 == kill_after + 1 {
+            // SIGKILL. What it had printed by then is read to the end.
+            writer.kill().unwrap();
+        }
+    }
+    assert!(!writer.wait().unwrap().success());
+    assert_eq!(acknowledged.remove(0), "open");
+    assert!(acknowledged.len() as u64 >= kill_after, "it ended by itself");
+    acknowledged
+}
+
+#[tokio::test]
+async fn killed_under_load_it_keeps_everything_acknowledged_and_every_transaction_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..sized(12, 200) {
+        // The first rounds are killed right after the start; later ones anywhere, through flushes and new journals.
+        let kill_after = if round < 2 { below(3) } else { below(2_000) };
+        acknowledged.extend(commit_until_killed(dir.path(), round, kill_after));
+        check_everything(&open(dir.path()), &acknowledged).await;
+    }
+    assert!(acknowledged.len() > 1_000, "{}", acknowledged.len());
+}
+
+async fn check_everything(kv: &Kv, acknowledged: &BTreeSet<String>) {
+    let mut found = BTreeMap::<String, BTreeMap<Vec<u8>, Vec<u8>>>::new();
+    for (key, value) in scan_all(kv, "row/").await {
+        let text = String::from_utf8(key.clone()).unwrap();
+        let (id, _) = text.strip_prefix("row/").unwrap().rsplit_once('/').unwrap();
+        found.entry(id.to_owned()).or_default().insert(key, value);
+    }
+    let mut counts = vec![0; COUNTERS];
+    for (id, rows) in &found {
+        let (counter, expected) = rows_of(id);
+        assert_eq!(*rows, expected.into_iter().collect(), "{id} is there in part");
+        counts[counter] += 1;
+    }
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !found.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {:?}", lost.len(), acknowledged.len(), lost.first());
+    for (counter, expected) in counts.iter().enumerate() {
+        let stored = kv.get(format!("count/{counter}").as_bytes()).await.unwrap();
+        let stored = stored.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+        assert_eq!(stored, *expected, "an update of counter {counter} was lost or is there twice");
+    }
+    assert!(found.values().all(|rows| rows.len() <= ROWS_MAX));
+}
+
+mod journal {
+    use super::*;
+    use shortener_node::kv::embedded::OpenError;
+    use std::fs;
+    use std::ops::Range;
+    use std::path::PathBuf;
+
+    const COMMITS: u64 = 150;
+
+    /// Commits one after another, the `number`th of them: a row of its own, one that all write, and one that it deletes.
+    async fn commit(kv: &Kv, number: u64) {
+        let mut transaction = kv.begin().await.unwrap();
+        for (key, value) in model_of(number).1 {
+            match value {
+                Some(value) => transaction.put(key, value),
+                None => transaction.delete(key),
+            }
+        }
+        transaction.commit().await.unwrap();
+    }
+
+    /// What the `number`th commit changes, by number and by key; `None` deletes.
+    fn model_of(number: u64) -> (u64, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        let own = |number: u64| format!("own/{number:04}").into_bytes();
+        let value = format!("{number};").repeat(usize::try_from(number).unwrap() % 50 + 1).into_bytes();
+        let mut changes = vec![(own(number), Some(value)), (b"last".to_vec(), Some(number.to_be_bytes().to_vec()))];
+        if number >= 3 {
+            changes.push((own(number - 3), None));
+        }
+        (number, changes)
+    }
+
+    /// The store's whole content after the first commits, by how many they are.
+    fn contents_by_commits() -> Vec<Vec<Row>> {
+        let mut content = BTreeMap::new();
+        let mut contents = vec![Vec::new()];
+        for number in 0..COMMITS {
+            for (key, value) in model_of(number).1 {
+                match value {
+                    Some(value) => content.insert(key, value),
+                    None => content.remove(&key),
+                };
+            }
+            contents.push(content.clone().into_iter().collect());
+        }
+        contents
+    }
+
+    /// A closed store's files, to be written elsewhere again and again.
+    struct Image {
+        files: Vec<(PathBuf, Vec<u8>)>,
+        dirs: Vec<PathBuf>,
+        journal: PathBuf,
+        /// How much of the journal is written; the rest is zeros set aside.
+        written: usize,
+    }
+
+    impl Image {
+        fn of(root: &Path) -> Self {
+            let (mut files, mut dirs, mut rest) = (Vec::new(), Vec::new(), vec![root.to_path_buf()]);
+            while let Some(dir) = rest.pop() {
+                for entry in fs::read_dir(&dir).unwrap() {
+                    let path = entry.unwrap().path();
+                    let below = path.strip_prefix(root).unwrap().to_path_buf();
+                    if path.is_dir() {
+                        dirs.push(below);
+                        rest.push(path);
+                    } else {
+                        files.push((below, fs::read(&path).unwrap()));
+                    }
+                }
+            }
+            dirs.sort();
+            let is_journal = |(path, _): &&(PathBuf, Vec<u8>)| path.extension().is_some_and(|end| end == "jnl");
+            let (journal, bytes) = files.iter().find(is_journal).unwrap();
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            Self { journal: journal.clone(), written, files, dirs }
+        }
+
+        /// Writes the files to an empty folder, the journal as `spoil` makes it, holes for its zeros at the end.
+        fn restore(&self, root: &Path, spoil: &dyn Fn(&mut Vec<u8>)) {
+            for dir in &self.dirs {
+                fs::create_dir_all(root.join(dir)).unwrap();
+            }
+            for (path, bytes) in &self.files {
+                if *path == self.journal {
+                    let mut bytes = bytes.clone();
+                    spoil(&mut bytes);
+                    let filled = bytes.len().min(self.written + 64);
+                    fs::write(root.join(path), &bytes[..filled]).unwrap();
+                    let file = fs::OpenOptions::new().write(true).open(root.join(path)).unwrap();
+                    file.set_len(bytes.len() as u64).unwrap();
+                } else {
+                    fs::write(root.join(path), bytes).unwrap();
+                }
+            }
+        }
+    }
+
+    async fn image() -> Image {
+        let dir = tempfile::tempdir().unwrap();
+        let kv = open(dir.path());
+        for number in 0..COMMITS {
+            commit(&kv, number).await;
+        }
+        drop(kv);
+        Image::of(dir.path())
+    }
+
+    /// How many commits a spoilt store shows; none when it refuses to open with one clear line.
+    async fn commits_left(image: &Image, spoil: &dyn Fn(&mut Vec<u8>), contents: &[Vec<Row>]) -> Option<usize> {
+        let dir = tempfile::tempdir().unwrap();
+        image.restore(dir.path(), spoil);
+        match Embedded::open(dir.path(), Clock::system()) {
+            Ok(embedded) => {
+                let found = scan_all(&Kv::Embedded(embedded), "").await;
+                let commits = contents.iter().position(|content| *content == found);
+                Some(commits.expect("what is there is the content after some whole commits"))
+            }
+            Err(error @ OpenError::Damaged { .. }) => {
+                let message = error.to_string();
+                assert!(message.contains(dir.path().to_str().unwrap()) && !message.contains('\n'), "{message}");
+                None
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn cut_anywhere_it_opens_with_the_commits_before_the_cut() {
+        let (image, contents) = (image().await, contents_by_commits());
+        let written = u64::try_from(image.written).unwrap();
+        assert_eq!(commits_left(&image, &|_| (), &contents).await, Some(contents.len() - 1), "nothing spoilt");
+        for _ in 0..sized(60, 1_000) {
+            let cut = usize::try_from(below(written)).unwrap();
+            // A file that ends early, and one whose end was set aside and never written.
+            let ends = commits_left(&image, &|journal| journal.truncate(cut), &contents).await;
+            let zeros = commits_left(&image, &|journal| journal[cut..].fill(0), &contents).await;
+            assert!(ends.is_some() && ends == zeros, "cut at {cut}: {ends:?}, {zeros:?}");
+        }
+    }
+
+    /// Where the number lies that orders a batch among the others: after the trailer of the one before it, a tag and a count.
+    /// The engine's checksum leaves it out, so that damage to just these 8 bytes goes unnoticed; all else must be noticed.
+    fn batch_numbers(journal: &[u8]) -> Vec<Range<usize>> {
+        const TRAILER: &[u8] = b"FJL\x03";
+        let after_trailers =
+            (0..journal.len()).filter(|at| journal[*at..].starts_with(TRAILER)).map(|at| at + TRAILER.len());
+        std::iter::once(0).chain(after_trailers).map(|start| start + 5..start + 13).collect()
+    }
+
+    #[tokio::test]
+    async fn overwritten_anywhere_it_opens_with_whole_commits_or_says_that_it_is_damaged() {
+        let (image, contents) = (image().await, contents_by_commits());
+        let (_, journal) = image.files.iter().find(|(path, _)| *path == image.journal).unwrap();
+        let numbers = batch_numbers(&journal[..image.written]);
+        assert!(numbers.len() >= contents.len(), "one for each commit and one at the end");
+        let written = u64::try_from(image.written).unwrap();
+        let (mut refused, mut opened) = (0, 0);
+        while refused + opened < sized(150, 2_000) {
+            let at = usize::try_from(below(written)).unwrap();
+            let end = (at + 1 + usize::try_from(below(4)).unwrap()).min(image.written);
+            if numbers.iter().any(|number| at < number.end && number.start < end) {
+                continue;
+            }
+            let noise: [u8; 4] = random();
+            let spoil = |journal: &mut Vec<u8>| {
+                for (byte, noise) in journal[at..end].iter_mut().zip(noise) {
+                    *byte ^= noise.max(1);
+                }
+            };
+            match commits_left(&image, &spoil, &contents).await {
+                None => refused += 1,
+                // All of them when the damage is to what nothing depends on, such as a length that is there twice.
+                Some(_) => opened += 1,
+            }
+        }
+        assert!(refused > 0 && opened > 0, "{refused} refused, {opened} opened");
+    }
+}
+
+/// A disk that can be full: a file system in memory, which takes root to mount.
+mod full_disk {
+    use super::*;
+    use shortener_node::kv::KvError;
+    use shortener_node::kv::embedded::OpenError;
+    use shortener_tests::sizes::in_ci;
+    use tempfile::TempDir;
+
+    struct Disk(TempDir);
+
+    impl Disk {
+        /// None, and a line that says so, where mounting is not allowed.
+        fn mount(size_mib: u64) -> Option<Self> {
+            let dir = tempfile::tempdir().unwrap();
+            if mount(&["-t", "tmpfs", "-o", &format!("size={size_mib}m"), "tmpfs"], dir.path()) {
+                return Some(Self(dir));
+            }
+            assert!(!in_ci(), "the tests of a full disk have to mount one, as root");
+            eprintln!("NOT RUN: the tests of a full disk have to mount one, as root");
+            None
+        }
+
+        fn remount(&self, option: &str) {
+            assert!(mount(&["-o", &format!("remount,{option}")], self.0.path()));
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        }
+    }
+
+    fn mount(arguments: &[&str], dir: &Path) -> bool {
+        Command::new("mount").args(arguments).arg(dir).status().is_ok_and(|status| status.success())
+    }
+
+    /// Commits from several tasks until the store refuses; gives the keys it acknowledged and those it left in doubt.
+    async fn commit_until_refused(kv: &Kv) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let kv = kv.clone();
+            writers.spawn(async move {
+                let (mut acknowledged, mut in_doubt) = (Vec::new(), Vec::new());
+                for number in 0.. {
+                    let key = format!("{writer}/{number}").into_bytes();
+                    let Ok(mut transaction) = kv.begin().await else { break };
+                    // Noise, so that compression does not make room.
+                    let noise: [u8; 16_384] = random();
+                    transaction.put(key.clone(), noise.to_vec());
+                    match transaction.commit().await {
+                        Ok(()) => acknowledged.push(key),
+                        Err(KvError::Undetermined) => in_doubt.push(key),
+                        Err(KvError::Unavailable { .. }) => break,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                (acknowledged, in_doubt)
+            });
+        }
+        let (acknowledged, in_doubt): (Vec<_>, Vec<_>) = writers.join_all().await.into_iter().unzip();
+        (acknowledged.concat(), in_doubt.concat())
+    }
+
+    /// At the smaller size the journal finds the disk full, at the larger one what sorts it into tables.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_the_disk_is_full_the_store_stops_and_keeps_what_it_acknowledged() {
+        for size_mib in [12, 48] {
+            let Some(disk) = Disk::mount(size_mib) else { return };
+            let kv = open(disk.0.path());
+            let (acknowledged, in_doubt) = commit_until_refused(&kv).await;
+            assert!(acknowledged.len() > 300, "{size_mib} MiB: {}", acknowledged.len());
+            let Kv::Embedded(engine) = kv.clone();
+            let reason = engine.failed().await;
+            assert!(!reason.contains('\n'), "{reason}");
+            let unavailable = KvError::Unavailable { reason };
+            assert_eq!(kv.get(b"0/0").await, Err(unavailable.clone()));
+            assert_eq!(kv.begin().await.unwrap_err(), unavailable);
+            drop((kv, engine));
+
+            disk.remount("size=512m");
+            let kv = open(disk.0.path());
+            let found: BTreeSet<_> = scan_all(&kv, "").await.into_iter().map(|(key, _)| key).collect();
+            let lost = acknowledged.iter().filter(|key| !found.contains(*key)).count();
+            assert_eq!(lost, 0, "{size_mib} MiB: of {}", acknowledged.len());
+            let unasked = found.iter().filter(|key| !acknowledged.contains(key) && !in_doubt.contains(key)).count();
+            assert_eq!(unasked, 0, "{size_mib} MiB: what was refused is there");
+            let mut transaction = kv.begin().await.unwrap();
+            transaction.put("after".into(), Vec::new());
+            transaction.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_or_read_only_disk_is_named_when_the_store_is_opened() {
+        let Some(disk) = Disk::mount(8) else { return };
+        let full = std::fs::write(disk.0.path().join("everything"), vec![1; 9 << 20]);
+        assert!(full.is_err());
+        let error = Embedded::open(&disk.0.path().join("data"), Clock::system()).unwrap_err();
+        assert!(matches!(error, OpenError::DiskFull { .. }), "{error}");
+        disk.remount("ro");
+        let error = Embedded::open(&disk.0.path().join("other"), Clock::system()).unwrap_err();
+        assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+    }
+}
