@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use shortener_node::ambient::Clock;
 use shortener_node::kv::embedded::Embedded;
-use shortener_node::kv::{Kv, KvError};
+use shortener_node::kv::{Kv, KvError, Row};
 use tokio::task::JoinSet;
 
 /// Writers at once: enough that commits are groups.
@@ -17,7 +17,7 @@ pub const COUNTERS: usize = 8;
 pub const ROWS_MAX: usize = 5;
 
 /// The counter and the rows of a transaction, by its ID.
-pub fn rows_of(id: &str) -> (usize, Vec<(Vec<u8>, Vec<u8>)>) {
+pub fn rows_of(id: &str) -> (usize, Vec<Row>) {
     let seed = id.bytes().fold(7_usize, |seed, byte| seed.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let rows = 1 + seed % ROWS_MAX;
     // From nothing up to what is compressed in the journal.

@@ -1,6 +1,7 @@
 //! The contract that every engine under `Kv` keeps: one suite of functions over `Kv`, run against each engine.
 //!
 //! Each function gets a store that nobody else uses and that is empty.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, and so may what only tests call")]
 
 use std::collections::BTreeMap;
 

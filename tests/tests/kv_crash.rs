@@ -1,5 +1,11 @@
 //! What the embedded store keeps when it is not closed: killed in the middle of commits, its journal cut or overwritten,
 //! its disk full. Nothing acknowledged may be lost, and no transaction may be there in part.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic, and so may what only tests call"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -74,7 +80,7 @@ async fn check_everything(kv: &Kv, acknowledged: &BTreeSet<String>) {
         let (id, _) = text.strip_prefix("row/").unwrap().rsplit_once('/').unwrap();
         found.entry(id.to_owned()).or_default().insert(key, value);
     }
-    let mut counts = vec![0; COUNTERS];
+    let mut counts = [0; COUNTERS];
     for (id, rows) in &found {
         let (counter, expected) = rows_of(id);
         assert_eq!(*rows, expected.into_iter().collect(), "{id} is there in part");
@@ -102,7 +108,7 @@ mod journal {
     /// Commits one after another, the `number`th of them: a row of its own, one that all write, and one that it deletes.
     async fn commit(kv: &Kv, number: u64) {
         let mut transaction = kv.begin().await.unwrap();
-        for (key, value) in model_of(number).1 {
+        for (key, value) in changes_of(number) {
             match value {
                 Some(value) => transaction.put(key, value),
                 None => transaction.delete(key),
@@ -111,15 +117,18 @@ mod journal {
         transaction.commit().await.unwrap();
     }
 
-    /// What the `number`th commit changes, by number and by key; `None` deletes.
-    fn model_of(number: u64) -> (u64, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    /// A key and its new value; none when it is deleted.
+    type KeyChange = (Vec<u8>, Option<Vec<u8>>);
+
+    /// What the `number`th commit changes.
+    fn changes_of(number: u64) -> Vec<KeyChange> {
         let own = |number: u64| format!("own/{number:04}").into_bytes();
         let value = format!("{number};").repeat(usize::try_from(number).unwrap() % 50 + 1).into_bytes();
         let mut changes = vec![(own(number), Some(value)), (b"last".to_vec(), Some(number.to_be_bytes().to_vec()))];
         if number >= 3 {
             changes.push((own(number - 3), None));
         }
-        (number, changes)
+        changes
     }
 
     /// The store's whole content after the first commits, by how many they are.
@@ -127,7 +136,7 @@ mod journal {
         let mut content = BTreeMap::new();
         let mut contents = vec![Vec::new()];
         for number in 0..COMMITS {
-            for (key, value) in model_of(number).1 {
+            for (key, value) in changes_of(number) {
                 match value {
                     Some(value) => content.insert(key, value),
                     None => content.remove(&key),
