@@ -4,6 +4,7 @@ pub mod bench;
 pub mod browser;
 pub mod client;
 pub mod kv_writer;
+pub mod model;
 pub mod node;
 pub mod sizes;
 pub mod tasks;

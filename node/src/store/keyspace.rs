@@ -26,14 +26,12 @@ impl std::fmt::Debug for KeyspaceRow {
 pub async fn keyspace_or_insert(kv: &Kv, fresh: &KeyspaceRow) -> Result<KeyspaceRow, StoreError> {
     let key = Key::of(Kind::Keyspace).build();
     let inserted = kv.transact(async |mut txn| {
-        let found = match txn.get(&key).await? {
-            Some(bytes) => Some(decode(Kind::Keyspace, KEYSPACE_V1, &bytes)?),
-            None => {
-                txn.insert(key.clone(), encode(KEYSPACE_V1, fresh));
-                None
-            }
-        };
-        Ok::<_, StoreError>((txn, found.unwrap_or_else(|| fresh.clone())))
+        if let Some(bytes) = txn.get(&key).await? {
+            let found = decode(Kind::Keyspace, KEYSPACE_V1, &bytes)?;
+            return Ok::<_, StoreError>((txn, found));
+        }
+        txn.insert(key.clone(), encode(KEYSPACE_V1, fresh));
+        Ok((txn, fresh.clone()))
     });
     match inserted.await {
         Err(StoreError::Kv(KvError::AlreadyExists { .. } | KvError::Undetermined)) => {
