@@ -5,7 +5,7 @@
 
 use shortener_crds::ids::allocate::take_run;
 use shortener_crds::ids::claim::{
-    BlockClaim, ClaimedBlock, PendingClaim, WindowLost, WorkerTaken, claim, extend_window, raise_mark, take_window,
+    BlockClaim, ClaimedBlock, PendingClaim, WindowLost, claim, extend_window, raise_mark, take_window,
 };
 use shortener_crds::ids::{BootId, CodeLength, Window, WorkerId};
 
@@ -122,9 +122,9 @@ pub async fn take_worker(kv: &Kv, boot: BootId, first: WorkerId) -> Result<(Wind
             }
             Ok::<_, AllocationError>((txn, window.map(|window| (window, now))))
         });
-        match taken.await? {
-            Ok(taken) => return Ok(taken),
-            Err(WorkerTaken { .. }) => {}
+        // Else it is somebody's until its window runs out.
+        if let Ok(taken) = taken.await? {
+            return Ok(taken);
         }
     }
     Err(AllocationError::NoWorker)

@@ -366,9 +366,9 @@ mod tests {
         assert_eq!(config.admin_addr.to_string(), "0.0.0.0:9000");
         assert_eq!(config.public_urls.base().as_str(), "http://localhost:8000");
         assert_eq!(config.database, Database::Embedded(PathBuf::from("./data")));
-        assert_eq!(config.access_token_ttl, Duration::from_secs(1_800));
-        assert_eq!(config.refresh_token_ttl, Duration::from_secs(30 * 86_400));
-        assert_eq!(config.rate_limits.register, LimitRule::new(10, Duration::from_secs(3_600)).unwrap());
+        assert_eq!(config.access_token_ttl, Duration::from_mins(30));
+        assert_eq!(config.refresh_token_ttl, Duration::from_hours(30 * 24));
+        assert_eq!(config.rate_limits.register, LimitRule::new(10, Duration::from_hours(1)).unwrap());
         assert_eq!(config.local_cache_bytes, 64 * 1024 * 1024);
         assert_eq!((config.analytics_batch_size, config.analytics_flush_interval), (100, Duration::from_secs(5)));
     }

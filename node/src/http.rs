@@ -1,7 +1,7 @@
 //! THE route table and the order of layers.
 //!
-//! A request passes, from outside in: [`envelope`] (request ID, problems, metrics, log, in-flight limit), panics turned
-//! into 500, security headers, the body limit, and, for the API, [`guard`] (client address, token, rate limit). Handlers
+//! A request passes, from outside in: [`envelope`] (request ID, problems, security headers, metrics, log, in-flight limit),
+//! panics turned into 500, the body limit, and, for the API, [`guard`] (client address, token, rate limit). Handlers
 //! are thin: they turn a request into a call of one use-case and its result into an answer.
 
 pub mod admin;
@@ -24,10 +24,10 @@ mod urls;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -86,6 +86,7 @@ pub fn router(app: Arc<App>) -> Router {
     let (open, openapi_of_open) = open_api().split_for_parts();
     openapi.merge(openapi_of_open);
     docs::complete(&mut openapi, app.config.public_urls.base().as_str());
+    let document = docs::Document::new(&openapi);
     let limited = limited.route_layer(from_fn_with_state(app.clone(), guard::guard));
     Router::new()
         .merge(limited)
@@ -96,10 +97,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/robots.txt", get(pages::robots))
         .route("/docs", get(docs::index))
         .route("/docs/{*file}", get(docs::file))
-        .route("/openapi.json", get(docs::openapi))
-        .layer(Extension(docs::Document::new(&openapi)))
+        .route("/openapi.json", get(async move || docs::openapi(document)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(pages::security_headers))
         .layer(CatchPanicLayer::custom(|_| {
             axum::response::IntoResponse::into_response(http::StatusCode::INTERNAL_SERVER_ERROR)
         }))

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use link::RedirectStatus;
 pub use resolve::{Resolve, ResolveError, Resolved};
 
-use crate::ambient::Clock;
+use crate::ambient::{Clock, UnixMs};
 use crate::cache::local::LocalCache;
 use crate::invalid::Invalid;
 use crate::kv::{Kv, KvError, Transaction};
@@ -169,7 +169,7 @@ impl Links {
     fn draft(&self, owner: Option<UserId>, new: &NewLink) -> Result<(LinkAddress, LinkRow), LinkError> {
         let code = match &new.alias {
             Some(alias) => alias.as_str().to_owned(),
-            None => self.minter.next_code()?.to_string(),
+            None => self.unreserved_code()?,
         };
         let now = self.clock.now();
         let at = LinkAddress { domain: new.domain.as_str().to_owned(), code };
@@ -189,6 +189,16 @@ impl Links {
             is_deleted: false,
         };
         Ok((at, row))
+    }
+
+    /// The next code that does not happen to spell a word that the service keeps for itself.
+    fn unreserved_code(&self) -> Result<String, MintError> {
+        loop {
+            let code = self.minter.next_code()?.to_string();
+            if !alias::is_reserved(&code) {
+                return Ok(code);
+            }
+        }
     }
 
     /// An insert found its key taken: an alias is somebody's; a minted code may have been taken by an alias, and minting
@@ -249,7 +259,7 @@ impl Links {
     pub async fn delete(&self, owner: UserId, id: u64) -> Result<(), LinkError> {
         let deleted = self.kv.transact(async |mut txn| {
             let (at, row) = owned(&txn, owner, id).await?;
-            rows::bury_link(&mut txn, &at, &tombstone(row, self.clock.now()));
+            rows::bury_link(&mut txn, &at, &tombstone(&row, self.clock.now()));
             Ok::<_, LinkError>((txn, at))
         });
         let at = deleted.await?;
@@ -298,7 +308,7 @@ async fn owned(txn: &Transaction, owner: UserId, id: u64) -> Result<(LinkAddress
     found.filter(|(_, row)| row.owner == Some(owner)).ok_or(LinkError::NotFound)
 }
 
-fn changed(row: LinkRow, change: &LinkChange, now: crate::ambient::UnixMs) -> LinkRow {
+fn changed(row: LinkRow, change: &LinkChange, now: UnixMs) -> LinkRow {
     let LinkChange { target, is_active, expires_at, status, title, tags } = change.clone();
     LinkRow {
         target: target.map_or(row.target, |target| target.as_str().to_owned()),
@@ -314,7 +324,7 @@ fn changed(row: LinkRow, change: &LinkChange, now: crate::ambient::UnixMs) -> Li
 }
 
 /// What is left of a deleted link: that its code was used, and nothing of what its owner wrote.
-fn tombstone(row: LinkRow, now: crate::ambient::UnixMs) -> LinkRow {
+fn tombstone(row: &LinkRow, now: UnixMs) -> LinkRow {
     LinkRow {
         target: String::new(),
         title: None,
@@ -323,6 +333,6 @@ fn tombstone(row: LinkRow, now: crate::ambient::UnixMs) -> LinkRow {
         is_deleted: true,
         updated_at: now,
         version: row.version.saturating_add(1),
-        ..row
+        ..row.clone()
     }
 }

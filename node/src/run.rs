@@ -249,7 +249,8 @@ fn start_clicks(
     let shard = {
         let minter = minter.clone();
         // Without a worker ID, a number beyond all of them that hardly anybody else has: counting goes on.
-        move || minter.worker_id().map_or(WORKERS | (boot as u16), u16::from)
+        let stand_in = WORKERS + u16::try_from(boot % u128::from(u16::MAX - WORKERS)).unwrap_or_default();
+        move || minter.worker_id().map_or(stand_in, u16::from)
     };
     let store = ClickStore::new(kv.clone(), shard, countries);
     let (clicks, consumer) = clicks::pipeline(&settings, boot, store, &ClickMetrics::register(registry)?);

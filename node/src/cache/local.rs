@@ -116,6 +116,7 @@ mod tests {
         LocalCache::new(1 << 20, Duration::from_secs(5), |_| 4)
     }
 
+    #[expect(clippy::unused_async, reason = "it stands for a read of the store")]
     async fn read(value: u32) -> Result<u32, Infallible> {
         Ok(value)
     }

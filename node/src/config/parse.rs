@@ -131,7 +131,7 @@ mod tests {
     fn spans_and_bytes_take_bare_numbers_and_units() {
         assert_eq!(span("5"), Ok(Duration::from_secs(5)));
         assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(span("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(span("2h"), Ok(Duration::from_hours(2)));
         assert_eq!(bytes("64MiB"), Ok(64 * MIB));
         assert_eq!(bytes("10"), Ok(10));
         for wrong in ["", "s", "-1", "5 years", "1.5s", "99999999999999999999", "400000d"] {

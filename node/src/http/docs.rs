@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
@@ -76,7 +75,7 @@ impl Document {
 }
 
 /// `GET /openapi.json`.
-pub async fn openapi(Extension(Document(json)): Extension<Document>) -> Response {
+pub fn openapi(Document(json): Document) -> Response {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()
 }
 

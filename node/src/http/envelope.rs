@@ -87,9 +87,27 @@ fn finish(response: &mut Response, request_id: &HeaderValue) {
     if let Some(problem) = problem {
         write_problem(response, &problem, request_id);
     }
+    let is_redirect = response.status().is_redirection();
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id.clone());
-    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    if !is_redirect {
+        secure(headers);
+    }
+}
+
+/// Headers that keep browsers from taking an answer for what it is not, where no handler set them otherwise. A redirect has
+/// nothing to show, and its target is told where its visitor came from only as browsers do by default.
+fn secure(headers: &mut HeaderMap) {
+    let defaults = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-site"),
+    ];
+    for (name, value) in defaults {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
 }
 
 /// The status of a failed answer that nobody wrote a body for: the router's own 404 and 405, a layer's 413.

@@ -54,13 +54,13 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = field_of(&error.path().to_string(), &error.inner().to_string());
-        rejected(&field, error.into_inner())
+        rejected(&field, error.inner())
     })?;
-    json.end().map_err(|error| rejected("body", error))?;
+    json.end().map_err(|error| rejected("body", &error))?;
     Ok(value)
 }
 
-fn rejected(field: &str, error: serde_json::Error) -> ApiError {
+fn rejected(field: &str, error: &serde_json::Error) -> ApiError {
     match error.classify() {
         serde_json::error::Category::Data => Invalid::field(field, message_of(&error.to_string())).into(),
         _ => ApiError::Malformed(format!("{error}.")),

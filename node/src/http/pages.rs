@@ -1,9 +1,8 @@
 //! What browsers see: the web page, its files, and the headers that keep it safe. All of it is in the binary.
 
-use axum::extract::{Path, Request};
-use axum::middleware::Next;
+use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::header;
 
 use super::error::ApiError;
 
@@ -53,22 +52,4 @@ pub async fn favicon() -> Response {
 /// Crawlers are welcome to follow short links and to read the page, not to wander through the API.
 pub async fn robots() -> &'static str {
     "User-agent: *\nDisallow: /api/\nDisallow: /docs\n"
-}
-
-/// Headers on every answer that no handler set otherwise. A redirect's target is told where its visitor came from only as
-/// browsers do by default, so redirects carry no policy.
-pub async fn security_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if !response.status().is_redirection() {
-        let headers = response.headers_mut();
-        set_default(headers, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
-        set_default(headers, header::X_FRAME_OPTIONS, "DENY");
-        set_default(headers, header::REFERRER_POLICY, "same-origin");
-        set_default(headers, HeaderName::from_static("cross-origin-resource-policy"), "same-site");
-    }
-    response
-}
-
-fn set_default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
-    headers.entry(name).or_insert(HeaderValue::from_static(value));
 }

@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 16_384;
 /// How long a client may take to send a request's header; also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's header: a target URL fits into none, cookies are not ours.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Headers in a request.
 const HEADERS_MAX: usize = 64;
 /// Requests at once on one HTTP/2 connection.
@@ -86,13 +86,13 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX)
+        .max_buf_size(HEADER_BYTES_MAX as usize)
         .max_headers(HEADERS_MAX)
         .pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(Some(HEADER_TIMEOUT));
     builder

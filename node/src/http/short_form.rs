@@ -63,7 +63,9 @@ pub async fn shorten(
 fn in_words_of_the_short_form(error: LinkError) -> LinkError {
     match error {
         LinkError::Invalid(Invalid(mut errors)) => {
-            errors.iter_mut().for_each(|error| "url".clone_into(&mut error.field));
+            for error in &mut errors {
+                "url".clone_into(&mut error.field);
+            }
             LinkError::Invalid(Invalid(errors))
         }
         other => other,
