@@ -14,14 +14,17 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model};
 const THREADS: usize = 2;
 
 /// All states are looked at, none breaks an invariant, and each of `reached` is reached.
-fn assert_holds<M>(model: M, reached: &[&'static str])
+fn assert_holds<M>(model: &M, reached: &[&'static str])
 where
     M: Model + Clone + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
     let checker = model.clone().checker().threads(THREADS).spawn_bfs().join();
-    println!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth());
+    #[expect(clippy::print_stdout, reason = "how large the model was is what a reader of the log wants to know")]
+    {
+        println!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth());
+    }
     assert!(checker.is_done());
     for property in model.properties() {
         match property.expectation {
@@ -44,7 +47,10 @@ where
     let finish = HasDiscoveries::AllOf(BTreeSet::from([property]));
     let checker = model.checker().threads(THREADS).finish_when(finish).spawn_bfs().join();
     let path = checker.assert_any_discovery(property);
-    println!("{} steps break \"{property}\"", path.into_actions().len());
+    #[expect(clippy::print_stdout, reason = "how far away the counter-example is")]
+    {
+        println!("{} steps break \"{property}\"", path.into_actions().len());
+    }
 }
 
 const BLOCKS: Blocks = Blocks {
@@ -64,31 +70,31 @@ const BLOCKS: Blocks = Blocks {
 #[test]
 fn blocks_hold_with_crashes_restarts_and_stale_reads() {
     let model = Blocks { stale_reads: true, wanted: sized(1, 2), status_writes: sized(3, 4), ..BLOCKS };
-    assert_holds(model, &["three boots have minted"]);
+    assert_holds(&model, &["three boots have minted"]);
 }
 
 #[test]
 fn blocks_hold_when_the_ledger_is_rolled_back() {
     let model = Blocks { ledger_rollbacks: 1, blocks: 2, wanted: sized(1, 2), status_writes: sized(2, 3), ..BLOCKS };
-    assert_holds(model, &["a granted block is burnt"]);
+    assert_holds(&model, &["a granted block is burnt"]);
 }
 
 #[test]
 fn blocks_hold_when_the_status_is_edited() {
     let model = Blocks { edits: 1, wanted: 2, status_writes: sized(4, 5), ..BLOCKS };
-    assert_holds(model, &["a granted block is burnt"]);
+    assert_holds(&model, &["a granted block is burnt"]);
 }
 
 #[test]
 fn blocks_hold_when_the_store_is_rolled_back() {
     let model = Blocks { store_rollbacks: 1, status_writes: sized(2, 3), ..BLOCKS };
-    assert_holds(model, &[]);
+    assert_holds(&model, &[]);
 }
 
 #[test]
 fn blocks_hold_when_a_process_is_cloned_and_the_status_edited() {
     let model = Blocks { clones: 1, edits: 1, blocks: 2, restarts: sized(0, 1), status_writes: 3, ..BLOCKS };
-    assert_holds(model, &["a code clashes"]);
+    assert_holds(&model, &["a code clashes"]);
 }
 
 #[test]
@@ -118,7 +124,7 @@ const WINDOWS: Windows =
 #[test]
 fn windows_hold_when_the_store_is_rolled_back() {
     let model = Windows { half_windows: sized(4, 6), rollbacks: sized(1, 2), ..WINDOWS };
-    assert_holds(model, &["two boots have minted under the worker ID", "a window is lost to a rollback"]);
+    assert_holds(&model, &["two boots have minted under the worker ID", "a window is lost to a rollback"]);
 }
 
 #[test]
