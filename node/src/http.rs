@@ -18,6 +18,7 @@ pub mod metrics;
 mod pages;
 mod qr;
 mod redirect;
+mod schema;
 pub mod serve;
 mod short_form;
 mod urls;

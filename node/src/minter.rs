@@ -117,6 +117,18 @@ impl Minter {
         Ok(Self { shared, shutdown, keeper: Arc::new(Mutex::new(Some(keeper))) })
     }
 
+    /// Waits until IDs can be minted, for `patience` at most. A fresh window is empty for its first milliseconds: a node that
+    /// announced itself sooner would refuse the first create.
+    pub async fn settled(&self, patience: Duration) {
+        let settled = async {
+            while !self.shared.can_mint() {
+                tokio::time::sleep(LOOK_SOON).await;
+            }
+        };
+        // What takes longer is not a matter of a fresh window: the node starts, and creates are refused until it passes.
+        let _ = tokio::time::timeout(patience, settled).await;
+    }
+
     /// The next Snowflake ID.
     pub fn next_id(&self) -> Result<SnowflakeId, MintError> {
         let monotonic = self.shared.clock.monotonic();
@@ -181,6 +193,12 @@ async fn keep(shared: Arc<Shared>, mut pause: Duration, shutdown: CancellationTo
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn can_mint(&self) -> bool {
+        let monotonic = self.clock.monotonic();
+        let state = self.state();
+        state.worker.is_some_and(|held| state.snowflake.remaining_ms(held.now_ms(monotonic), held.window) > 0)
     }
 
     /// Does what is due, and tells when to look again.

@@ -45,6 +45,8 @@ use crate::sweeper::{self, Sweeper};
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the clicks that wait have to be written after that. Together with [`DRAIN`] well under 10 s.
 const FLUSH: Duration = Duration::from_secs(3);
+/// How long a start waits for the first IDs. They take some milliseconds; without them the node serves redirects alone.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
 const CLICKS_WAITING_MAX: usize = 65_536;
 
@@ -192,6 +194,7 @@ async fn assemble(
     let claims_burnt = counter(registry, "shortener_claims_burnt_total", "Granted blocks that were claimed already.")?;
     let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
     let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, claims_burnt).await?;
+    minter.settled(SETTLE).await;
     let clicks = start_clicks(&config, &kv, &minter, registry, &mut background)?;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;

@@ -148,7 +148,8 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
 /// The domain that a query names.
 pub fn named_domain<'a>(app: &'a Arc<App>, name: Option<&str>) -> Result<&'a Domain, ApiError> {
     let domain = app.config.public_urls.by_name(name.unwrap_or_default());
-    domain.ok_or_else(|| Invalid::field("domain", "is not a domain of this service").into())
+    // Where the domain is not ours there is no link either.
+    domain.ok_or(ApiError::NotFound("There is no such link."))
 }
 
 /// The `Idempotency-Key`, if there is one.

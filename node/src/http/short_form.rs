@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Caller, JsonBody};
-use super::{App, redirect};
+use super::{App, redirect, schema};
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
 use crate::links::{LinkError, RedirectStatus};
@@ -22,11 +22,7 @@ use crate::links::{LinkError, RedirectStatus};
 #[serde(deny_unknown_fields)]
 pub struct ShortenUrl {
     /// Where it should lead: http or https, a public host, at most 8,192 bytes.
-    #[schema(
-        example = "https://example.com/page",
-        max_length = 8192,
-        pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$"
-    )]
+    #[schema(schema_with = schema::target_url)]
     url: String,
 }
 

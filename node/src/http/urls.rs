@@ -12,6 +12,7 @@ use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Caller, Id, JsonBody, QueryOf, User, idempotency_key};
+use super::schema;
 use crate::clicks::click_counts;
 use crate::invalid::Invalid;
 use crate::links::Idempotency;
@@ -69,11 +70,7 @@ pub struct LinkBody {
 #[serde(deny_unknown_fields)]
 pub struct CreateLink {
     /// Where it should lead: http or https, a public host, at most 8,192 bytes.
-    #[schema(
-        example = "https://example.com/page",
-        max_length = 8192,
-        pattern = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$"
-    )]
+    #[schema(schema_with = schema::target_url)]
     original_url: String,
     /// The code it should have; reserved words are refused.
     #[schema(example = "launch-2026", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9_-]{3,64}$")]
@@ -85,12 +82,13 @@ pub struct CreateLink {
     #[schema(minimum = 1, maximum = 315_360_000)]
     expires_in: Option<u64>,
     /// 301, 302, 307 or 308; by default the node's own default, 302.
+    #[schema(schema_with = schema::redirect_status)]
     redirect_status: Option<u16>,
     /// Free text.
     #[schema(max_length = 200)]
     title: Option<String>,
     /// Free words.
-    #[schema(max_items = 10)]
+    #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
     /// A domain of this service; by default that of its base URL.
     domain: Option<String>,
@@ -102,7 +100,7 @@ pub struct CreateLink {
 pub struct ChangeLink {
     /// Where it should lead; cannot be null.
     #[serde(deserialize_with = "set")]
-    #[schema(value_type = String, required = false, example = "https://example.com/page")]
+    #[schema(schema_with = schema::target_url, required = false)]
     original_url: Change<String>,
     /// Whether it redirects; null means true.
     #[serde(deserialize_with = "set")]
@@ -114,7 +112,7 @@ pub struct ChangeLink {
     expires_at: Change<String>,
     /// 301, 302, 307 or 308; null: the node's default.
     #[serde(deserialize_with = "set")]
-    #[schema(value_type = Option<u16>)]
+    #[schema(schema_with = schema::redirect_status)]
     redirect_status: Change<u16>,
     /// Free text; null: none.
     #[serde(deserialize_with = "set")]
@@ -122,7 +120,7 @@ pub struct ChangeLink {
     title: Change<String>,
     /// Free words; null: none.
     #[serde(deserialize_with = "set")]
-    #[schema(value_type = Option<Vec<String>>, max_items = 10)]
+    #[schema(schema_with = schema::tags)]
     tags: Change<Vec<String>>,
 }
 
@@ -140,6 +138,7 @@ pub struct ListParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$")]
     cursor: Option<String>,
     /// Only links with this in their code, URL or title.
     #[param(max_length = 200)]

@@ -1,0 +1,55 @@
+//! Schemas that an attribute cannot say: what a client may send, as exactly as JSON Schema can tell.
+
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+
+use crate::links::request::{TAG_CHARS_MAX, TAGS_MAX};
+
+/// Bytes in a target URL.
+const URL_BYTES_MAX: usize = 8_192;
+/// Nothing else is accepted. Not all of it is: hosts must be public, which no pattern can say.
+const HTTP: &str = "^[Hh][Tt][Tt][Pp][Ss]?:";
+/// All of it is accepted, so that a generator of requests has something that succeeds.
+const SURELY_FINE: &str = r"^https?://[a-z0-9]{1,40}\.(com|org|net)(/[A-Za-z0-9._~-]{0,200}){0,4}$";
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+/// Where a link leads.
+pub fn target_url() -> Schema {
+    let fine = text().max_length(Some(URL_BYTES_MAX)).pattern(Some(SURELY_FINE));
+    let any = text().max_length(Some(URL_BYTES_MAX)).pattern(Some(HTTP));
+    AnyOfBuilder::new()
+        .item(fine)
+        .item(any)
+        .description(Some("Where it leads: http or https, a public host, at most 8,192 bytes."))
+        .examples([serde_json::json!("https://example.com/page")])
+        .build()
+        .into()
+}
+
+/// The status of a redirect, or null for the node's default.
+pub fn redirect_status() -> Schema {
+    let values = [Some(301), Some(302), Some(307), Some(308), None];
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+        .enum_values(Some(values))
+        .description(Some("301, 302, 307 or 308; null: the node's own default, 302."))
+        .build()
+        .into()
+}
+
+/// Free words, or null for none.
+pub fn tags() -> Schema {
+    // Not only spaces, no control characters.
+    let tag = text()
+        .max_length(Some(TAG_CHARS_MAX))
+        .pattern(Some(r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$"));
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(tag)
+        .max_items(Some(TAGS_MAX))
+        .description(Some("Free words; null: none."))
+        .build()
+        .into()
+}
