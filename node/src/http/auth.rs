@@ -12,6 +12,7 @@ use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{JsonBody, User};
+use super::schema;
 use crate::accounts::password::Password;
 use crate::accounts::{self, TokenPair};
 
@@ -20,17 +21,13 @@ use crate::accounts::{self, TokenPair};
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     /// E-mail address; compared without case.
-    #[schema(
-        example = "ada@example.com",
-        max_length = 254,
-        pattern = r"^[a-z0-9]{1,40}@[a-z0-9]{1,40}\.(com|org|net)$"
-    )]
+    #[schema(schema_with = schema::email)]
     email: String,
     /// 8 characters to 256 bytes.
-    #[schema(value_type = String, format = Password, min_length = 8, max_length = 64)]
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 256)]
     password: Password,
     /// Name.
-    #[schema(max_length = 200, pattern = r"^[A-Za-z][A-Za-z .'-]*$")]
+    #[schema(max_length = 200)]
     full_name: Option<String>,
 }
 

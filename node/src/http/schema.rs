@@ -6,6 +6,8 @@ use crate::links::request::{TAG_CHARS_MAX, TAGS_MAX};
 
 /// Bytes in a target URL.
 const URL_BYTES_MAX: usize = 8_192;
+/// Bytes in an e-mail address.
+const EMAIL_BYTES_MAX: usize = 254;
 /// Nothing else is accepted. Not all of it is: hosts must be public, which no pattern can say.
 const HTTP: &str = "^[Hh][Tt][Tt][Pp][Ss]?:";
 /// All of it is accepted, so that a generator of requests has something that succeeds.
@@ -24,6 +26,20 @@ pub fn target_url() -> Schema {
         .item(any)
         .description(Some("Where it leads: http or https, a public host, at most 8,192 bytes."))
         .examples([serde_json::json!("https://example.com/page")])
+        .build()
+        .into()
+}
+
+/// An e-mail address of a new account.
+pub fn email() -> Schema {
+    let fine =
+        text().max_length(Some(EMAIL_BYTES_MAX)).pattern(Some(r"^[a-z0-9]{1,40}@[a-z0-9]{1,40}\.(com|org|net)$"));
+    let any = text().max_length(Some(EMAIL_BYTES_MAX)).pattern(Some(r"^[\s\S]+@[\s\S]+$"));
+    AnyOfBuilder::new()
+        .item(fine)
+        .item(any)
+        .description(Some("E-mail address; compared without case."))
+        .examples([serde_json::json!("ada@example.com")])
         .build()
         .into()
 }
