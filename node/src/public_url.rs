@@ -33,6 +33,11 @@ impl BaseUrl {
         Ok(Self { text: format!("{scheme}://{authority}"), scheme, authority })
     }
 
+    /// Whether it is reached by https.
+    pub fn is_https(&self) -> bool {
+        self.scheme == "https"
+    }
+
     /// The URL without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod browser;
 pub mod client;
+pub mod full_disk;
 pub mod kv_writer;
 pub mod model;
 pub mod node;

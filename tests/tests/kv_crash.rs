@@ -280,42 +280,12 @@ mod journal {
     }
 }
 
-/// A disk that can be full: a file system in memory, which takes root to mount.
+/// What happens when the disk is full.
 mod full_disk {
     use super::*;
     use shortener_node::kv::KvError;
     use shortener_node::kv::embedded::OpenError;
-    use shortener_tests::sizes::in_ci;
-    use tempfile::TempDir;
-
-    struct Disk(TempDir);
-
-    impl Disk {
-        /// None, and a line that says so, where mounting is not allowed.
-        fn mount(size_mib: u64) -> Option<Self> {
-            let dir = tempfile::tempdir().unwrap();
-            if mount(&["-t", "tmpfs", "-o", &format!("size={size_mib}m"), "tmpfs"], dir.path()) {
-                return Some(Self(dir));
-            }
-            assert!(!in_ci(), "the tests of a full disk have to mount one, as root");
-            eprintln!("NOT RUN: the tests of a full disk have to mount one, as root");
-            None
-        }
-
-        fn remount(&self, option: &str) {
-            assert!(mount(&["-o", &format!("remount,{option}")], self.0.path()));
-        }
-    }
-
-    impl Drop for Disk {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-        }
-    }
-
-    fn mount(arguments: &[&str], dir: &Path) -> bool {
-        Command::new("mount").args(arguments).arg(dir).status().is_ok_and(|status| status.success())
-    }
+    use shortener_tests::full_disk::FullDisk;
 
     /// Commits from several tasks until the store refuses; gives the keys it acknowledged and those it left in doubt.
     async fn commit_until_refused(kv: &Kv) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
@@ -348,8 +318,8 @@ mod full_disk {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn when_the_disk_is_full_the_store_stops_and_keeps_what_it_acknowledged() {
         for size_mib in [12, 48] {
-            let Some(disk) = Disk::mount(size_mib) else { return };
-            let kv = open(disk.0.path());
+            let Some(disk) = FullDisk::mount(size_mib) else { return };
+            let kv = open(disk.path());
             let (acknowledged, in_doubt) = commit_until_refused(&kv).await;
             assert!(acknowledged.len() > 300, "{size_mib} MiB: {}", acknowledged.len());
             let Kv::Embedded(engine) = kv.clone();
@@ -361,7 +331,7 @@ mod full_disk {
             drop((kv, engine));
 
             disk.remount("size=512m");
-            let kv = open(disk.0.path());
+            let kv = open(disk.path());
             let found: BTreeSet<_> = scan_all(&kv, "").await.into_iter().map(|(key, _)| key).collect();
             let lost = acknowledged.iter().filter(|key| !found.contains(*key)).count();
             assert_eq!(lost, 0, "{size_mib} MiB: of {}", acknowledged.len());
@@ -375,13 +345,13 @@ mod full_disk {
 
     #[tokio::test]
     async fn a_full_or_read_only_disk_is_named_when_the_store_is_opened() {
-        let Some(disk) = Disk::mount(8) else { return };
-        let full = std::fs::write(disk.0.path().join("everything"), vec![1; 9 << 20]);
+        let Some(disk) = FullDisk::mount(8) else { return };
+        let full = std::fs::write(disk.path().join("everything"), vec![1; 9 << 20]);
         assert!(full.is_err());
-        let error = Embedded::open(&disk.0.path().join("data"), Clock::system()).unwrap_err();
+        let error = Embedded::open(&disk.path().join("data"), Clock::system()).unwrap_err();
         assert!(matches!(error, OpenError::DiskFull { .. }), "{error}");
         disk.remount("ro");
-        let error = Embedded::open(&disk.0.path().join("other"), Clock::system()).unwrap_err();
+        let error = Embedded::open(&disk.path().join("other"), Clock::system()).unwrap_err();
         assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
     }
 }

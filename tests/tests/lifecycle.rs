@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use shortener_tests::client::Client;
+use shortener_tests::full_disk::FullDisk;
 use shortener_tests::node::{Node, NodeBuilder};
 use shortener_tests::sizes::sized;
 use tempfile::TempDir;
@@ -39,6 +40,39 @@ async fn a_killed_node_loses_nothing_that_it_acknowledged() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_stopped_under_load_exits_cleanly_and_keeps_what_it_acknowledged() -> Result<()> {
     end_under_load(End::Stop, sized(2, 20), sized(500, 20_000)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_is_full_stops_with_one_line_and_loses_nothing_that_it_acknowledged() -> Result<()> {
+    let Some(disk) = FullDisk::mount(24) else { return Ok(()) };
+    let mut node = start(Some(disk.directory())).await?;
+    let (acknowledge, mut acknowledgements) = mpsc::channel(1_024);
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        // Digits without a pattern, so that compression does not make room.
+        let noise: String =
+            (1..500_u64).map(|n| format!("{:x}", (n * (number + 7)).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        clients.spawn(create_until_refused(node.client()?, noise, acknowledge.clone()));
+    }
+    drop(acknowledge);
+    let mut all = Vec::new();
+    let status = timeout(LOAD_DEADLINE, async {
+        while let Some(link) = acknowledgements.recv().await {
+            all.push(link);
+        }
+        node.wait_for_exit().await
+    });
+    let status = status.await.context("the disk does not fill up")??;
+    let log = node.log();
+    let last = log.lines().last().unwrap_or_default();
+    ensure!(!status.success() && last.contains("the store failed"), "exited with {status}; the log ends with {last:?}");
+    ensure!(!log.contains("panicked"), "the node panicked:\n{log}");
+    ensure!(all.len() > 300, "only {} links fit", all.len());
+    disk.remount("size=512m");
+    let node = start(Some(disk.directory())).await?;
+    expect_redirects(&node, &all).await.context("once there is space again")?;
+    node.stop().await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ use crate::invalid::FieldError;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `Content-Type` of a problem.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// A service that is reached by https is never to be reached otherwise: two years, as browsers' lists ask for.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 /// The longest request ID that is taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// When to come back after being turned away at the door.
@@ -62,6 +64,9 @@ pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next)
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let took = app.clock.monotonic().saturating_sub(begun);
     finish(&mut response, &request_id);
+    if app.config.public_urls.base().is_https() {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     app.metrics.answered(&method, route, response.status());
     log(&method, route, response.status(), took, &request_id);
     drop(in_flight);

@@ -42,6 +42,8 @@ pub enum ApiError {
     Expired,
     /// The path is there, the method is not.
     MethodNotAllowed,
+    /// The body did not arrive, or the answer was not ready, in time.
+    TooSlow,
     /// Somebody has the alias.
     AliasTaken,
     /// Somebody has the e-mail address.
@@ -125,6 +127,10 @@ impl ApiError {
             Self::MethodNotAllowed => {
                 let detail = "This path knows other methods; Allow lists them.".to_owned();
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+            }
+            Self::TooSlow => {
+                let detail = "The request was not complete and answered in time; send it again.".to_owned();
+                (StatusCode::REQUEST_TIMEOUT, "too-slow", "Too slow", detail)
             }
             Self::AliasTaken => {
                 let detail = "Somebody has this alias; choose another.".to_owned();

@@ -15,6 +15,9 @@ use super::extract::Caller;
 use crate::limits::{Decision, Subject};
 use crate::store::accounts::UserId;
 
+/// How long a request may take, its body's arrival included: who sends a byte a minute must not hold a place for an hour.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -40,7 +43,8 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         Err(error) => error.into_response(),
         Ok(user) => {
             request.extensions_mut().insert(Caller { user, subject });
-            next.run(request).await
+            let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
+            answered.unwrap_or_else(|_| ApiError::TooSlow.into_response())
         }
     };
     with_headers(response, &decision)
