@@ -50,8 +50,8 @@ async fn a_node_whose_disk_is_full_stops_with_one_line_and_loses_nothing_that_it
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         // Digits without a pattern, so that compression does not make room.
-        let noise: String =
-            (1..500_u64).map(|n| format!("{:x}", (n * (number + 7)).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let digits = |n: u64| format!("{:x}", (n * (number + 7)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let noise = (1..500).map(digits).collect::<Vec<_>>().concat();
         clients.spawn(create_until_refused(node.client()?, noise, acknowledge.clone()));
     }
     drop(acknowledge);
