@@ -27,6 +27,7 @@ mod conflicts;
 mod directory;
 mod engine;
 mod shared;
+mod tally;
 
 pub use directory::OpenError;
 

@@ -3,6 +3,7 @@
 //! ```text
 //! LOCK      held while a node has the directory open; the operating system lets go of it when the process dies
 //! FORMAT    the version of everything below, as text
+//! COMMITS   how many commits were acknowledged; see `tally`
 //! engine/   the engine's own files, readable by their owner only
 //! ```
 //! A new store is made as `engine.new` and renamed when it is whole, so that a crash in between leaves nothing half made.
@@ -13,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::kv::embedded::engine::{Engine, EngineError};
+use crate::kv::embedded::tally::{FILE_NAME, Tally};
 
 /// The version of what lies in the directory. It goes up when an older node could not read it any more.
 const FORMAT_VERSION: u32 = 1;
@@ -96,7 +98,11 @@ pub(super) fn open(dir: &Path) -> Result<Engine, OpenError> {
         fs::rename(&unfinished, &engine_dir).map_err(io_error)?;
         sync_dir(dir).map_err(io_error)?;
     }
-    Engine::open(&engine_dir, lock).map_err(|error| OpenError::engine(dir, error))
+    let tally = Tally::open(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => OpenError::damaged(dir, format!("{FILE_NAME} holds no number")),
+        _ => io_error(error),
+    })?;
+    Engine::open(&engine_dir, tally, lock).map_err(|error| OpenError::engine(dir, error))
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
@@ -179,6 +185,8 @@ mod tests {
         check(&write("FORMAT", "x"), "damaged (FORMAT holds no version): restore a backup");
         check(&|dir| fs::write(dir.join("FORMAT"), [0xff]).unwrap(), "damaged (FORMAT holds no version)");
         check(&|dir| fs::remove_file(dir.join("FORMAT")).unwrap(), "damaged (FORMAT is missing)");
+        check(&write("COMMITS", "7"), "damaged (COMMITS holds no number)");
+        check(&write("COMMITS", "\0\0\0\0\0\0\0\x07"), "the last 7 commits are missing");
         check(&|dir| fs::remove_file(dir.join("engine/version")).unwrap(), "damaged (the engine's version is missing)");
         check(&write("engine/version", "FJL\x09"), "damaged");
         check(&|dir| fs::remove_dir_all(dir.join("engine/keyspaces")).unwrap(), "damaged");

@@ -10,10 +10,12 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use crate::ambient::UnixMs;
+use crate::kv::embedded::tally::{FILE_NAME, Tally};
 use crate::kv::write_set::Change;
 use crate::kv::{KvError, Row, SCAN_BYTES_MAX};
 
@@ -28,6 +30,8 @@ const WORKER_THREADS: usize = 2;
 
 /// Where the store's clock lies in the `meta` keyspace.
 const CLOCK: &[u8] = b"clock";
+/// Where the number of the last commit lies there.
+const COMMITS: &[u8] = b"commits";
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug)]
@@ -78,6 +82,9 @@ pub(super) struct Engine {
     rows: Keyspace,
     meta: Keyspace,
     database: Database,
+    /// The number of the last commit.
+    commits: AtomicU64,
+    tally: Tally,
     /// Held until everything above is closed: fields are dropped in this order.
     _lock: Option<File>,
 }
@@ -91,8 +98,8 @@ impl Engine {
         Ok(database.persist(PersistMode::SyncAll)?)
     }
 
-    /// Opens the store in `dir`. `lock` is held for as long as it is open.
-    pub(super) fn open(dir: &Path, lock: File) -> Result<Self, EngineError> {
+    /// Opens the store in `dir`, which must have every commit of the `tally`. `lock` is held for as long as it is open.
+    pub(super) fn open(dir: &Path, tally: Tally, lock: File) -> Result<Self, EngineError> {
         // Without this file the engine would start over in the middle of the old data.
         if !dir.join("version").try_exists().map_err(EngineError::Io)? {
             return Err(EngineError::Damaged("the engine's version is missing".to_owned()));
@@ -106,17 +113,19 @@ impl Engine {
         }
         let rows = database.keyspace("rows", rows_options)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default)?;
-        Ok(Self { rows, meta, database, _lock: Some(lock) })
+        let commits = read_number(&database, &meta, COMMITS)?;
+        if let Some(lost @ 1..) = tally.acknowledged.checked_sub(commits) {
+            return Err(EngineError::Damaged(format!(
+                "its journal broke off: the last {lost} commits are missing, which were acknowledged; to go on without \
+                 them, delete the file {FILE_NAME}"
+            )));
+        }
+        Ok(Self { rows, meta, database, commits: AtomicU64::new(commits), tally, _lock: Some(lock) })
     }
 
     /// The store's clock as it was last committed.
     pub(super) fn clock(&self) -> Result<UnixMs, EngineError> {
-        match self.database.snapshot().get(&self.meta, CLOCK)? {
-            None => Ok(UnixMs::default()),
-            Some(bytes) => <[u8; 8]>::try_from(&*bytes)
-                .map(|bytes| UnixMs(u64::from_be_bytes(bytes)))
-                .map_err(|_| EngineError::Damaged("the clock's row is not 8 bytes".to_owned())),
-        }
+        read_number(&self.database, &self.meta, CLOCK).map(UnixMs)
     }
 
     /// A view of what is committed now.
@@ -164,13 +173,24 @@ impl Engine {
             }
         }
         batch.insert(&self.meta, CLOCK, clock.0.to_be_bytes());
-        Ok(batch.commit()?)
+        let number = self.commits.load(Ordering::Relaxed) + 1;
+        batch.insert(&self.meta, COMMITS, number.to_be_bytes());
+        batch.commit()?;
+        self.commits.store(number, Ordering::Relaxed);
+        self.tally.set(number).map_err(EngineError::Io)
     }
 
     /// Syncs everything.
     pub(super) fn sync(&self) -> Result<(), EngineError> {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
+}
+
+/// A number of the `meta` keyspace; 0 where there is none yet.
+fn read_number(database: &Database, meta: &Keyspace, name: &[u8]) -> Result<u64, EngineError> {
+    let Some(bytes) = database.snapshot().get(meta, name)? else { return Ok(0) };
+    let bytes = <[u8; 8]>::try_from(&*bytes);
+    bytes.map(u64::from_be_bytes).map_err(|_| EngineError::Damaged("a number in it is not 8 bytes".to_owned()))
 }
 
 fn builder(dir: &Path) -> fjall::DatabaseBuilder<Database> {
