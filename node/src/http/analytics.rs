@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{QueryOf, User, named_domain};
+use super::extract::{Code, QueryOf, User, named_domain};
 use crate::clicks::{self, Summary};
 
 /// How old a summary may be.
@@ -41,7 +41,7 @@ pub struct SummaryParams {
 pub async fn summary(
     State(app): State<Arc<App>>,
     User(owner): User,
-    Path(code): Path<String>,
+    Code(code): Code,
     QueryOf(params): QueryOf<SummaryParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -95,7 +95,11 @@ fn swagger_file(name: &str) -> Result<Response, ApiError> {
     let file = found.ok_or(ApiError::NotFound("There is no such file."))?;
     let bytes = match name {
         // The page is at /docs without a slash at its end, so its relative links would miss.
-        "index.html" => Bytes::from(String::from_utf8_lossy(&file.bytes).replace("\"./", "\"/docs/")),
+        "index.html" => Bytes::from(
+            String::from_utf8_lossy(&file.bytes)
+                .replace("\"./", "\"/docs/")
+                .replace("\"index.css", "\"/docs/index.css"),
+        ),
         _ => Bytes::copy_from_slice(&file.bytes),
     };
     let headers = [

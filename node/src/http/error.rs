@@ -26,7 +26,7 @@ const RETRY_LATER: Duration = Duration::from_secs(5);
 pub enum ApiError {
     /// Fields are wrong.
     Invalid(Invalid),
-    /// The body is no JSON.
+    /// The request, or its body as JSON, cannot be read.
     Malformed(String),
     /// The body is not said to be JSON.
     NotJson,
@@ -75,7 +75,7 @@ pub struct Problem {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let unauthenticated = matches!(self, Self::Unauthenticated(_));
+        let unauthenticated = matches!(self, Self::Unauthenticated(_) | Self::WrongCredentials);
         let (status, retry_after, problem) = self.describe();
         let mut response = status.into_response();
         let headers = response.headers_mut();
@@ -106,7 +106,7 @@ impl ApiError {
                 let detail = format!("Not accepted: {}.", names.join(", "));
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not valid", detail)
             }
-            Self::Malformed(detail) => (StatusCode::BAD_REQUEST, "malformed", "The body is not JSON", detail),
+            Self::Malformed(detail) => (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail),
             Self::NotJson => {
                 let detail = "Send the body with Content-Type: application/json.".to_owned();
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "The body is not said to be JSON", detail)

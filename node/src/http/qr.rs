@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{QueryOf, named_domain};
+use super::extract::{Code, QueryOf, named_domain};
 use crate::invalid::Invalid;
 use crate::qr::{self, ErrorCorrection, QrError};
 
@@ -104,7 +104,7 @@ impl From<QrError> for ApiError {
     ))]
 pub async fn image(
     State(app): State<Arc<App>>,
-    Path(code): Path<String>,
+    Code(code): Code,
     QueryOf(params): QueryOf<QrParams>,
 ) -> Result<Response, ApiError> {
     let domain = named_domain(&app, params.domain.as_deref())?;

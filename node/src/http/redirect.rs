@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -16,6 +16,7 @@ use super::App;
 use super::client_addr;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
+use super::extract::Code;
 use super::pages;
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
@@ -36,7 +37,7 @@ use crate::public_url::Domain;
         (status = 410, description = "Expired: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn redirect(State(app): State<Arc<App>>, Path(code): Path<String>, request: Request) -> Response {
+pub async fn redirect(State(app): State<Arc<App>>, Code(code): Code, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     follow(&app, &code, &parts, None).await
 }

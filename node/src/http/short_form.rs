@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Caller, JsonBody};
+use super::extract::{Caller, Code, JsonBody};
 use super::{App, redirect, schema};
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
@@ -77,7 +77,7 @@ fn in_words_of_the_short_form(error: LinkError) -> LinkError {
         (status = 410, description = "Expired", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn follow(State(app): State<Arc<App>>, Path(code): Path<String>, request: Request) -> Response {
+pub async fn follow(State(app): State<Arc<App>>, Code(code): Code, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     redirect::follow(&app, &code, &parts, RedirectStatus::new(301)).await
 }
