@@ -146,6 +146,10 @@ impl Links {
         request: LinkRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
+        // Before anything is checked: what was fine then may be refused by now, as an expiry that has passed.
+        if let Some(first) = self.answered(idempotency.as_ref()).await? {
+            return Ok(first);
+        }
         let blocked = self.blocked_hosts();
         let new = request.check(self.rules(&blocked), self.clock.now())?;
         for _ in 0..MINTS_MAX {
@@ -164,6 +168,13 @@ impl Links {
             }
         }
         Err(LinkError::MintClashes)
+    }
+
+    /// What the idempotency key was answered before, if it was.
+    async fn answered(&self, idempotency: Option<&Idempotency>) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        let txn = self.kv.begin().await?;
+        repeated(&txn, idempotency, self.clock.now()).await
     }
 
     fn draft(&self, owner: Option<UserId>, new: &NewLink) -> Result<(LinkAddress, LinkRow), LinkError> {
@@ -283,6 +294,18 @@ impl Links {
     }
 }
 
+/// The first answer to an idempotency key, which must have come with the same request.
+async fn repeated(
+    txn: &Transaction,
+    Idempotency { key, request }: &Idempotency,
+    now: crate::ambient::UnixMs,
+) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
+    match first_answer(txn, key, now).await? {
+        Some(first) if first.request != *request => Err(LinkError::KeyReused),
+        first => Ok(first.map(|first| (first.at, first.link))),
+    }
+}
+
 /// Within one transaction: the first answer if the key has one, else the new link and the key's answer.
 async fn insert(
     mut txn: Transaction,
@@ -290,11 +313,11 @@ async fn insert(
     row: &LinkRow,
     idempotency: Option<&Idempotency>,
 ) -> Result<(Transaction, (LinkAddress, LinkRow)), LinkError> {
-    if let Some(Idempotency { key, request }) = idempotency {
-        if let Some(first) = first_answer(&txn, key, row.created_at).await? {
-            let same = first.request == *request;
-            return if same { Ok((txn, (first.at, first.link))) } else { Err(LinkError::KeyReused) };
+    if let Some(idempotency) = idempotency {
+        if let Some(first) = repeated(&txn, idempotency, row.created_at).await? {
+            return Ok((txn, first));
         }
+        let Idempotency { key, request } = idempotency;
         let expires_at = row.created_at.plus(IDEMPOTENCY_TTL);
         let answer = IdempotencyRow { request: *request, at: at.clone(), link: row.clone(), expires_at };
         remember_answer(&mut txn, key.clone(), &answer);
