@@ -46,12 +46,13 @@ impl Answer {
     }
 }
 
-/// A client of one node, with or without a user's token. Cheap to clone; clones share connections.
+/// A client of one node, with or without a user's token, with headers that go with each request. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     base_url: String,
     token: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 impl Client {
@@ -63,13 +64,21 @@ impl Client {
             .timeout(REQUEST_TIMEOUT)
             .build()
             .context("building an HTTP client")?;
-        Ok(Self { http, base_url: base_url.to_owned(), token: None })
+        Ok(Self { http, base_url: base_url.to_owned(), token: None, headers: Vec::new() })
     }
 
     /// The same client with this access token on each request.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same client with one more header on each request.
+    #[must_use]
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.push((name.to_owned(), value.to_owned()));
+        client
     }
 
     /// The access token, when there is one.
@@ -87,6 +96,9 @@ impl Client {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
         }
         let response = build(request).send().await.with_context(|| format!("{method} {path}"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -1,0 +1,126 @@
+//! `GET /api/v1/urls`: one's own links, newest first, a page at a time.
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use shortener_tests::client::Client;
+
+use super::scene::{Scene, create, expect_fields, expect_problem, expect_refused, resource_of, text};
+
+const LINKS: usize = 47;
+
+#[tokio::test]
+async fn ones_own_links_come_newest_first_and_each_once_through_all_pages() -> Result<()> {
+    let scene = Scene::open().await?;
+    let (user, other) = (scene.user().await?, scene.user().await?);
+    let mut made = Vec::new();
+    for number in 0..LINKS {
+        let target = format!("https://example.com/{number}");
+        made.insert(0, text(&create(&user, &json!({ "original_url": target })).await?, "id")?);
+        if number % 10 == 0 {
+            create(&other, &json!({ "original_url": target })).await?;
+        }
+    }
+    for (limit, sizes) in
+        [("limit=20", vec![20, 20, 7]), ("", vec![20, 20, 7]), ("limit=47", vec![47]), ("limit=100", vec![47])]
+    {
+        let pages = pages(&user, limit).await?;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), sizes, "{limit}");
+        assert_eq!(ids(&pages)?, made);
+    }
+    assert_eq!(ids(&pages(&user, "limit=1").await?)?, made);
+    assert_eq!(ids(&pages(&other, "").await?)?.len(), 5);
+
+    // A link that goes or comes between two pages moves no other one.
+    let first: Value = user.get("/api/v1/urls?limit=10").await?.json()?;
+    create(&user, &json!({ "original_url": "https://example.com/late" })).await?;
+    user.delete(&resource_of(&first["items"][9])?).await?.expect_status(204)?;
+    let next = user.get(&format!("/api/v1/urls?limit=10&cursor={}", text(&first, "next_cursor")?)).await?;
+    assert_eq!(ids(&[items(&next.json()?)?])?, made[10..20]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_is_narrowed_by_text_and_by_tag() -> Result<()> {
+    let scene = Scene::open().await?;
+    let user = scene.user().await?;
+    for (target, title, tags) in [
+        ("https://example.com/Apples", "fruit", vec!["red", "food"]),
+        ("https://example.com/pears", "More FRUIT", vec!["green", "food"]),
+        ("https://example.com/nails", "hardware", vec!["Food"]),
+    ] {
+        create(&user, &json!({ "original_url": target, "title": title, "tags": tags })).await?;
+    }
+    let alias: Value = create(
+        &user,
+        &json!({ "original_url": "https://example.org/", "custom_alias": super::scene::unique("needle") }),
+    )
+    .await?;
+    for (filter, found) in [
+        ("q=apples", 1),
+        ("q=fruit", 2),
+        ("q=example.com", 3),
+        ("q=NEEDLE", 1),
+        ("q=nothing-like-this", 0),
+        ("q=%25", 0),
+        ("tag=food", 2),
+        ("tag=Food", 1),
+        ("tag=foo", 0),
+        ("tag=food&q=pears", 1),
+        ("tag=red&q=pears", 0),
+        ("q=&tag=", 4),
+        ("q=fruit&limit=1", 2),
+    ] {
+        assert_eq!(ids(&pages(&user, filter).await?)?.len(), found, "{filter}");
+    }
+    assert_eq!(ids(&pages(&user, "q=needle").await?)?, [text(&alias, "id")?]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_wants_a_token_and_parameters_that_make_sense() -> Result<()> {
+    let scene = Scene::open().await?;
+    expect_problem(&scene.anyone.get("/api/v1/urls").await?, 401)?;
+    let user = scene.user().await?;
+    let empty: Value = user.get("/api/v1/urls").await?.expect_status(200)?.json()?;
+    assert_eq!(empty, json!({ "items": [], "next_cursor": null }));
+    let long = "x".repeat(201);
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("limit=99999999999999999999", "limit"),
+        ("cursor=garbage", "cursor"),
+        ("cursor=", "cursor"),
+        ("cursor=%00%FF", "cursor"),
+        (&format!("q={long}"), "q"),
+        (&format!("tag={long}"), "tag"),
+        ("offset=20", "offset"),
+    ] {
+        expect_refused(&user.get(&format!("/api/v1/urls?{query}")).await?, &[field]).context(query.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Follows `next_cursor` to the end.
+async fn pages(user: &Client, query: &str) -> Result<Vec<Vec<Value>>> {
+    let mut pages = Vec::new();
+    let mut path = format!("/api/v1/urls?{query}");
+    loop {
+        let page: Value = user.get(&path).await?.expect_status(200)?.json()?;
+        expect_fields(&page, &["items", "next_cursor"])?;
+        pages.push(items(&page)?);
+        let Some(cursor) = page["next_cursor"].as_str() else { return Ok(pages) };
+        assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')));
+        path = format!("/api/v1/urls?{query}&cursor={cursor}");
+    }
+}
+
+fn items(page: &Value) -> Result<Vec<Value>> {
+    page["items"].as_array().cloned().context("a page has items")
+}
+
+fn ids(pages: &[Vec<Value>]) -> Result<Vec<String>> {
+    pages.iter().flatten().map(|link| text(link, "id")).collect()
+}
