@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             hex::encode(&bytes),
             "010701ac021468747470733a2f2f6578616d706c652e636f6d2fae0200010161010\
-             1c0a6f3acc1330102030000"
+             1c0938d9bc1330102030000"
                 .replace(' ', "")
         );
         assert_eq!(decode_link(&bytes).unwrap(), row);

@@ -16,6 +16,7 @@ const PASSWORD: &str = "correct horse battery staple";
 /// a host is public or a moment in the future, may be refused with 422, and a link that expired is 410 as one that is not
 /// there is 404; every other check holds these requests to the document as well.
 const CONFIGURATION: &str = r#"
+hooks = "hooks.py"
 [auth.wfc]
 path = "users.json"
 peers = ["ada", "grace"]
@@ -27,6 +28,8 @@ expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410", "429", "5x
 include-name = ["POST /api/v1/urls", "PATCH /api/v1/urls/{id}", "POST /shortener/url/", "POST /api/v1/auth/register"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "404", "409", "422"]
 "#;
+/// What Schemathesis is to do differently.
+const HOOKS: &str = include_str!("../../env/schemathesis_hooks.py");
 /// What Schemathesis says when a check that was asked for cannot run.
 const LEFT_OUT: &str = "will not run";
 
@@ -66,5 +69,6 @@ async fn register_users(node: &Node, scratch: &Path) -> Result<()> {
     }
     let users: Value = json!({ "auth": users });
     std::fs::write(scratch.join("users.json"), users.to_string()).context("writing the users")?;
+    std::fs::write(scratch.join("hooks.py"), HOOKS).context("writing Schemathesis' hooks")?;
     std::fs::write(scratch.join("schemathesis.toml"), CONFIGURATION).context("writing Schemathesis' configuration")
 }
