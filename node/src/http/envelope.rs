@@ -104,6 +104,7 @@ fn finish(response: &mut Response, request_id: &HeaderValue) {
 /// nothing to show, and its target is told where its visitor came from only as browsers do by default.
 fn secure(headers: &mut HeaderMap) {
     let defaults = [
+        (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::X_FRAME_OPTIONS, "DENY"),

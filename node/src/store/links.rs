@@ -171,9 +171,7 @@ mod tests {
         let bytes = encode(LINK_V1, &row);
         assert_eq!(
             hex::encode(&bytes),
-            "010701ac021468747470733a2f2f6578616d706c652e636f6d2fae0200010161010\
-             1c0938d9bc1330102030000"
-                .replace(' ', "")
+            "010701ac021468747470733a2f2f6578616d706c652e636f6d2fae02000101610101c0938d9bc1330102030000"
         );
         assert_eq!(decode_link(&bytes).unwrap(), row);
     }

@@ -27,6 +27,7 @@ async fn a_user_registers_signs_in_and_is_told_who_she_is() -> Result<()> {
     expect_fields(&tokens, &["access_token", "refresh_token", "token_type", "expires_in"])?;
     assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("bearer"), &json!(1_800)));
     let me = scene.anyone.with_token(&text(&tokens, "access_token")?).get(ME).await?.expect_status(200)?;
+    assert_eq!(me.header("cache-control"), Some("no-store"), "what is a user's is for nobody's cache");
     assert_eq!(me.json::<Value>()?, registered);
     expect_problem(&scene.anyone.get(ME).await?, 401)?;
     Ok(())
