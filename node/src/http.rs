@@ -28,6 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -44,6 +45,7 @@ use crate::limits::Limits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
+use error::ApiError;
 use metrics::HttpMetrics;
 
 /// The largest request body, in bytes.
@@ -100,8 +102,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/docs/{*file}", get(docs::file))
         .route("/openapi.json", get(async move || docs::openapi(document)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        // The panic itself is on standard error, with its place; the log says which request it was.
         .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(http::StatusCode::INTERNAL_SERVER_ERROR)
+            ApiError::Internal(Arc::new(std::io::Error::other("a handler panicked"))).into_response()
         }))
         .layer(from_fn_with_state(app.clone(), envelope::envelope))
         .with_state(app)
