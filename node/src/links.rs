@@ -229,7 +229,7 @@ impl Links {
 
     /// The link with this ID, if `caller` may see it: its owner, or anyone where it has none.
     pub async fn get(&self, caller: Option<UserId>, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let found = rows::read_link_by_id(&self.kv.snapshot().await?, id).await?;
+        let found = rows::link_by_id(&self.kv.begin().await?, id).await?;
         let visible = found.filter(|(_, row)| row.owner.is_none() || row.owner == caller);
         visible.ok_or(LinkError::NotFound)
     }

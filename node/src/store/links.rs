@@ -108,14 +108,6 @@ pub async fn link_by_id(txn: &Transaction, id: u64) -> Result<Option<(LinkAddres
     Ok(Some((at, decode_link(&bytes)?)))
 }
 
-/// The link with this ID, as of a snapshot.
-pub async fn read_link_by_id(snapshot: &Snapshot, id: u64) -> Result<Option<(LinkAddress, LinkRow)>, StoreError> {
-    let Some(bytes) = snapshot.get(&by_id_key(id)).await? else { return Ok(None) };
-    let at = decode_address(Kind::LinkById, &bytes)?;
-    let Some(bytes) = snapshot.get(&link_key(&at.domain, &at.code)).await? else { return Ok(None) };
-    Ok(Some((at, decode_link(&bytes)?)))
-}
-
 /// The link at an address, as of a snapshot; a deleted one too.
 pub async fn read_link(snapshot: &Snapshot, domain: &str, code: &str) -> Result<Option<LinkRow>, StoreError> {
     let bytes = snapshot.get(&link_key(domain, code)).await?;
