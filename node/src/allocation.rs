@@ -3,7 +3,7 @@
 //! Each function is one transaction around a pure decision of `shortener_crds::ids`; nothing here decides. The same
 //! fences stand in the store as when an operator hands out the grants.
 
-use shortener_crds::ids::allocate::take_run;
+use shortener_crds::ids::allocate::{restored_mark, take_run};
 use shortener_crds::ids::claim::{
     BlockClaim, ClaimedBlock, PendingClaim, WindowLost, claim, extend_window, raise_mark, take_window,
 };
@@ -12,7 +12,7 @@ use shortener_crds::ids::{BootId, CodeLength, Window, WorkerId};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, KvError, Transaction};
 use crate::store::StoreError;
-use crate::store::allocation as rows;
+use crate::store::{allocation as rows, keyspace};
 
 /// Why nothing was allocated.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,30 @@ impl Claiming {
 
 /// How often a race for the same blocks is begun again.
 const RACES_MAX: u32 = 64;
+
+/// Takes a store whose files are not where they were for one that was restored from an old copy, and answers whether it is.
+///
+/// What was claimed after the copy was made is not in it. So it gets `identity` as its new one, and every high-water mark is raised
+/// past those blocks. A directory that was merely copied elsewhere looks the same; it loses a few blocks of millions.
+pub async fn raise_marks_if_copied(kv: &Kv, identity: u128) -> Result<bool, StoreError> {
+    let Some(place) = kv.place() else { return Ok(false) };
+    kv.transact(async |mut txn| {
+        let last = keyspace::place(&txn).await?;
+        let is_copy = last.is_some_and(|last| last != place);
+        if last != Some(place) {
+            keyspace::put_place(&mut txn, place);
+        }
+        if is_copy {
+            keyspace::renew_identity(&mut txn, identity).await?;
+            for length in CodeLength::all() {
+                let mark = rows::high_water_mark(&txn, length).await?;
+                rows::put_high_water_mark(&mut txn, length, restored_mark(length, mark));
+            }
+        }
+        Ok((txn, is_copy))
+    })
+    .await
+}
 
 /// Takes the next `wanted` blocks after the store's high-water mark.
 pub async fn take_blocks(

@@ -14,6 +14,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ambient::{self, UnixMs};
 use crate::kv::embedded::Embedded;
 use crate::kv::write_set::{Change, WriteSet};
@@ -79,6 +81,16 @@ pub enum KvError {
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
+/// Tells a store's files on this machine from every copy of them. It stays when they are moved or renamed, and cannot tell when
+/// a whole file system was put back as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The number of one of the files in its file system.
+    pub inode: u64,
+    /// When that file was born, in nanoseconds since 1970, as numbers of deleted files are used again; 0 where that is not kept.
+    pub created_ns: u64,
+}
+
 /// The store of a node; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Kv {
@@ -103,6 +115,13 @@ impl Kv {
     pub fn engine(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "embedded",
+        }
+    }
+
+    /// Where the store's files are; none when they are not on this machine.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Embedded(engine) => Some(engine.place()),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shortener_crds::ids::allocate::RESTORE_RAISE_BLOCKS;
 use shortener_crds::ids::claim::WINDOW_MS;
 use shortener_crds::ids::mint::{Exhausted, Holding};
 use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::{AllocationError, extend_worker, take_blocks, take_worker};
+use crate::allocation::{AllocationError, extend_worker, raise_marks_if_copied, take_blocks, take_worker};
 use crate::ambient::{Clock, UnixMs, random};
 use crate::kv::Kv;
 use crate::store::StoreError;
@@ -90,7 +91,7 @@ impl Worker {
 }
 
 impl Minter {
-    /// Opens the keyspace, takes a first allocation if the store gives one, and starts the keeper.
+    /// Opens the keyspace, moves on if it was restored from a copy, takes a first allocation if the store gives one, and starts the keeper.
     pub async fn start(
         kv: Kv,
         clock: Clock,
@@ -99,6 +100,12 @@ impl Minter {
     ) -> Result<Self, StoreError> {
         let fresh = KeyspaceRow { identity: u128::from_be_bytes(random()), permutation_key: random() };
         let keyspace = keyspace_or_insert(&kv, &fresh).await?;
+        if raise_marks_if_copied(&kv, fresh.identity).await? {
+            tracing::warn!(
+                "the data directory is a copy or was restored from one: codes go on {RESTORE_RAISE_BLOCKS} blocks further, past \
+                 all that may have been given out since the copy was made"
+            );
+        }
         let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), code_length);
         let state = State { holding: Holding::new(code_length), snowflake: Snowflake::default(), worker: None };
         let shared = Arc::new(Shared {
@@ -179,15 +186,29 @@ impl Minter {
     }
 }
 
-async fn keep(shared: Arc<Shared>, mut pause: Duration, shutdown: CancellationToken) {
+async fn keep(shared: Arc<Shared>, mut pause: Pause, shutdown: CancellationToken) {
     loop {
+        let wanted = async {
+            match pause.ends_when_wanted {
+                true => shared.wanted.notified().await,
+                false => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shared.wanted.notified() => {}
+            () = tokio::time::sleep(pause.at_most) => {}
+            () = wanted => {}
             () = shutdown.cancelled() => return,
         }
         pause = shared.look_after().await;
     }
+}
+
+/// How long the keeper rests.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    at_most: Duration,
+    /// After a failure it does not: with nothing left to mint from, every create wants more.
+    ends_when_wanted: bool,
 }
 
 impl Shared {
@@ -202,14 +223,14 @@ impl Shared {
     }
 
     /// Does what is due, and tells when to look again.
-    async fn look_after(&self) -> Duration {
+    async fn look_after(&self) -> Pause {
         let blocks = self.look_after_blocks().await;
         let worker = self.look_after_worker().await;
         match blocks.and(worker) {
-            Ok(pause) => pause,
+            Ok(at_most) => Pause { at_most, ends_when_wanted: true },
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot allocate at the moment");
-                RETRY_AFTER
+                Pause { at_most: RETRY_AFTER, ends_when_wanted: false }
             }
         }
     }
@@ -342,7 +363,7 @@ mod tests {
             }
             minter.stop().await;
             let Kv::Embedded(engine) = &kv;
-            engine.close().await;
+            assert!(engine.close(Duration::from_secs(10)).await);
         }
     }
 

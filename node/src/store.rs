@@ -7,6 +7,8 @@
 pub mod accounts;
 pub mod allocation;
 pub mod clicks;
+#[cfg(test)]
+mod frozen;
 pub mod idempotency;
 pub mod keyspace;
 pub mod links;
@@ -56,6 +58,8 @@ pub enum Kind {
     ClickHour = b'p',
     /// The salt that visitors of a day are hashed with: (day).
     VisitorSalt = b'q',
+    /// Where the store's files were when it was last opened: one row.
+    Place = b'r',
 }
 
 impl Kind {

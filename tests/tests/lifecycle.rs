@@ -1,5 +1,6 @@
 //! A node's beginnings and ends: killed or stopped under load it loses nothing that it acknowledged, and what it cannot
 //! start with it refuses in one line.
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,30 @@ async fn a_data_directory_in_use_is_refused_in_one_line_and_stays_in_use() -> Re
     expect_refusal(Node::builder().data(first.data()), "in use").await?;
     expect_redirect(&first.client()?, &acknowledged(&link)?).await?;
     first.stop().await?;
+    Ok(())
+}
+
+/// Both go on from where the copy was made: without care they would mint the same.
+#[tokio::test]
+async fn a_restored_copy_never_gives_out_a_code_that_was_given_out_after_it_was_made() -> Result<()> {
+    let node = Node::start().await?;
+    let kept = node.client()?.create("https://www.example.com/before").await?;
+    let data = node.stop().await?;
+    let copy = Arc::new(TempDir::new()?);
+    copy_directory(data.path(), copy.path())?;
+    let mut codes = HashSet::new();
+    for (data, expects_warning) in [(data.clone(), false), (copy.clone(), true), (data, false), (copy, false)] {
+        let node = Node::builder().data(data).start().await?;
+        expect_redirect(&node.client()?, &acknowledged(&kept)?).await?;
+        for number in 0..50 {
+            let link = node.client()?.create(&format!("https://www.example.com/{number}")).await?;
+            let code = acknowledged(&link)?.path;
+            ensure!(codes.insert(code.clone()), "{code} was given out twice");
+        }
+        let warns = node.log().contains("restored from one");
+        ensure!(warns == expects_warning, "warned: {warns}, expected: {expects_warning}\n{}", node.log());
+        node.stop().await?;
+    }
     Ok(())
 }
 
@@ -199,6 +224,23 @@ async fn expect_refusal(builder: NodeBuilder, reason: &str) -> Result<()> {
     ensure!(!log.contains("panicked"), "the node panicked:\n{log}");
     let last = log.lines().last().unwrap_or_default();
     ensure!(!last.trim().is_empty() && last.contains(reason), "the last line does not say {reason:?}:\n{log}");
+    Ok(())
+}
+
+/// Copies all files, as a backup does.
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    for entry in std::fs::read_dir(from).with_context(|| format!("listing {}", from.display()))? {
+        let (path, copy) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if path.is_dir() {
+            std::fs::create_dir(&copy)?;
+            copy_directory(&path, &copy)?;
+        } else {
+            std::fs::copy(&path, &copy)?;
+        }
+    }
     Ok(())
 }
 

@@ -19,6 +19,11 @@ pub const REPAIR_BLOCKS_MAX: u64 = 1 << 16;
 /// By how much restoring a backup raises the store's mark when the store is the only ledger.
 pub const RESTORE_RAISE_BLOCKS: u64 = 4096;
 
+/// The mark of a store that was restored from a copy: past all that may have been claimed since the copy was made.
+pub fn restored_mark(code_length: CodeLength, mark: u64) -> u64 {
+    mark.saturating_add(RESTORE_RAISE_BLOCKS).min(code_length.blocks())
+}
+
 /// The UID of a pod: what tells it from an earlier pod of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -226,6 +231,14 @@ mod tests {
         assert_eq!(reported(REPAIR_BLOCKS_MAX + 1, 0), (0, Some(REPAIR_BLOCKS_MAX + 1)));
         assert_eq!(reported(REPAIR_BLOCKS_MAX + 1, 1), (REPAIR_BLOCKS_MAX + 1, None));
         assert_eq!(reported(0, 1 << 40), (1 << 40, None));
+    }
+
+    #[test]
+    fn a_restored_mark_lies_further_on_but_not_beyond_the_space() {
+        for length in CodeLength::all() {
+            assert_eq!(restored_mark(length, 3), 3 + RESTORE_RAISE_BLOCKS);
+            assert_eq!(restored_mark(length, length.blocks() - 1), length.blocks());
+        }
     }
 
     #[test]

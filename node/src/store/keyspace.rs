@@ -1,18 +1,19 @@
-//! What the store is, drawn once for ever: its identity and the key that codes are permuted with.
+//! What the store is: its identity, the key that codes are permuted with, and where its files were last.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Key, Kind, StoreError, decode, encode};
-use crate::kv::{Kv, KvError};
+use crate::kv::{Kv, KvError, Place, Transaction};
 
 const KEYSPACE_V1: u8 = 1;
+const PLACE_V1: u8 = 1;
 
 /// The keyspace record.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyspaceRow {
-    /// Tells this keyspace from every other.
+    /// Tells this keyspace from every other, and from itself before it was restored from a copy.
     pub identity: u128,
-    /// Turns code IDs into codes. Whoever knows it can enumerate all codes.
+    /// Turns code IDs into codes; drawn once for ever. Whoever knows it can enumerate all codes.
     pub permutation_key: [u8; 32],
 }
 
@@ -40,4 +41,25 @@ pub async fn keyspace_or_insert(kv: &Kv, fresh: &KeyspaceRow) -> Result<Keyspace
         }
         other => other,
     }
+}
+
+/// Gives the keyspace another identity. Its permutation key stays, and with it every code.
+pub async fn renew_identity(txn: &mut Transaction, identity: u128) -> Result<(), StoreError> {
+    let key = Key::of(Kind::Keyspace).build();
+    if let Some(bytes) = txn.get(&key).await? {
+        let found: KeyspaceRow = decode(Kind::Keyspace, KEYSPACE_V1, &bytes)?;
+        txn.put(key, encode(KEYSPACE_V1, &KeyspaceRow { identity, ..found }));
+    }
+    Ok(())
+}
+
+/// Where the store's files were when it was last opened; none in a new store.
+pub async fn place(txn: &Transaction) -> Result<Option<Place>, StoreError> {
+    let bytes = txn.get(&Key::of(Kind::Place).build()).await?;
+    bytes.as_deref().map(|bytes| decode(Kind::Place, PLACE_V1, bytes)).transpose()
+}
+
+/// Sets where the store's files are.
+pub fn put_place(txn: &mut Transaction, place: Place) {
+    txn.put(Key::of(Kind::Place).build(), encode(PLACE_V1, &place));
 }

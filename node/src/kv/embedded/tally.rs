@@ -7,8 +7,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use crate::kv::Place;
 
 /// The file's name in the data directory.
 pub(super) const FILE_NAME: &str = "COMMITS";
@@ -16,6 +19,8 @@ pub(super) const FILE_NAME: &str = "COMMITS";
 /// The open file.
 pub(super) struct Tally {
     file: File,
+    /// Where the file is, and with it the data directory. Nothing replaces it but a restore, or somebody who deletes it.
+    pub(super) place: Place,
     /// The number that it held when it was opened.
     pub(super) acknowledged: u64,
 }
@@ -32,7 +37,10 @@ impl Tally {
             [] => 0,
             bytes => u64::from_be_bytes(bytes.try_into().map_err(|_| io::ErrorKind::InvalidData)?),
         };
-        Ok(Self { file, acknowledged })
+        let metadata = file.metadata()?;
+        let created = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let created_ns = created.map_or(0, |at| u64::try_from(at.as_nanos()).unwrap_or(0));
+        Ok(Self { file, place: Place { inode: metadata.ino(), created_ns }, acknowledged })
     }
 
     /// Writes down that commit number `commits` is on disk.
