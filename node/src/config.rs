@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::builder::{BoolishValueParser, OsStr, Resettable};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
 
@@ -125,7 +126,8 @@ pub struct Settings {
     #[arg(long, env)]
     log_format: Option<LogFormat>,
     /// Level debug, as text.
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env, default_value = "false", num_args = 0..=1, default_missing_value = "true",
+        value_parser = BoolishValueParser::new())]
     debug: bool,
     /// OpenTelemetry collector.
     #[arg(long, env)]
@@ -273,6 +275,16 @@ fn invalid(setting: &'static str, problem: impl Into<String>) -> ConfigError {
 }
 
 impl Settings {
+    /// Reads the command line and the environment, where a variable that is empty counts as one that is not set.
+    #[expect(clippy::disallowed_methods, reason = "this is the door to the environment")]
+    pub fn read() -> Result<Self, clap::Error> {
+        let command = Self::command().mut_args(|arg| {
+            let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+            if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg }
+        });
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+
     /// Checks every setting and every pair that could contradict each other.
     pub fn check(self) -> Result<Config, ConfigError> {
         self.refuse_what_this_release_cannot_do()?;

@@ -4,8 +4,8 @@
 //! keeps the node from running; the last two with one line that says why.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use shortener_node::ambient::Clock;
 use shortener_node::config::{Config, Settings};
@@ -13,14 +13,22 @@ use shortener_node::{Listeners, logging, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// How long reads of the disk have to end after everything else has.
+const STUCK_READS: Duration = Duration::from_millis(200);
+
 fn main() -> ExitCode {
     let config = match settings() {
         Ok(config) => config,
         Err(code) => return code,
     };
     logging::init(config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(serve(config)));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
+    };
+    let ended = runtime.block_on(serve(config));
+    // A read that a disk does not answer must not keep the process.
+    runtime.shutdown_timeout(STUCK_READS);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), 1),
@@ -28,15 +36,21 @@ fn main() -> ExitCode {
 }
 
 fn settings() -> Result<Config, ExitCode> {
-    let settings = Settings::try_parse().map_err(|error| match error.kind() {
+    let settings = Settings::read().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // The text is what was asked for; if nobody reads it there is no one to complain to.
             let _ = error.print();
             ExitCode::SUCCESS
         }
-        _ => complain(error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "), 2),
+        _ => complain(&first_paragraph(&error.to_string()), 2),
     })?;
     settings.check().map_err(|error| complain(&error.to_string(), 2))
+}
+
+/// The first paragraph of a message as one line: what is wrong and which values there are, without the hints on usage.
+fn first_paragraph(message: &str) -> String {
+    let lines = message.trim_start_matches("error: ").lines().map(str::trim);
+    lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[expect(clippy::print_stderr, reason = "the last line of a program that cannot go on belongs to the terminal")]

@@ -1,6 +1,7 @@
 //! Puts a node together, serves until it is told to stop, and takes it apart again without losing anything.
 
 mod blocked_hosts;
+mod files;
 mod secret_key;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, Registry};
 use shortener_crds::ids::worker_id::WORKERS;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,7 @@ use crate::cache::memory::Memory;
 use crate::clicks::{self, ClickMetrics, ClickSettings, ClickStore, Clicks, Countries};
 use crate::config::{Config, Database};
 use crate::http::admin::{self, Admin};
+use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
 use crate::http::serve::serve;
 use crate::http::{self, App};
@@ -40,11 +43,16 @@ use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
 use crate::minter::Minter;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
+use files::ADMIN_CONNECTIONS_MAX;
 
 /// How long requests in flight have to finish after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long the clicks that wait have to be written after that. Together with [`DRAIN`] well under 10 s.
+/// How long the clicks that wait have to be written after that.
 const FLUSH: Duration = Duration::from_secs(3);
+/// How long all has to end after [`DRAIN`], the clicks included: both and the last steps of the process are under 10 s.
+const STOP: Duration = Duration::from_secs(4);
+/// The part of [`STOP`] that is kept for closing the store.
+const CLOSE_MIN: Duration = Duration::from_millis(500);
 /// How long a start waits for the first IDs. They take some milliseconds; without them the node serves redirects alone.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
@@ -85,6 +93,9 @@ pub enum RunError {
     /// The store failed while the node ran.
     #[error("the store failed and the node stops, with all that was acknowledged safe on disk: {0}")]
     StoreFailed(String),
+    /// The store did not close.
+    #[error("the disk hangs: the store did not close in time; all that was acknowledged is safe on it")]
+    StoreHangs,
     /// The store failed at start.
     #[error("cannot start on this store")]
     Store(#[from] StoreError),
@@ -133,11 +144,13 @@ pub async fn run(
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
-    let admin = tokio::spawn(serve(listeners.admin, admin::router(admin), admin_stops.clone(), FLUSH));
+    let admin = serve(listeners.admin, ADMIN_CONNECTIONS_MAX, admin::router(admin), admin_stops.clone(), FLUSH);
+    let admin = tokio::spawn(admin);
     tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
 
     let failure = {
-        let public = serve(listeners.public, http::router(app.clone()), shutdown.clone(), DRAIN);
+        let router = http::router(app.clone());
+        let public = serve(listeners.public, files::connections_max(), router, shutdown.clone(), DRAIN);
         let not_ready = async {
             shutdown.cancelled().await;
             ready.store(false, Ordering::SeqCst);
@@ -150,13 +163,23 @@ pub async fn run(
         }
     };
     ready.store(false, Ordering::SeqCst);
-    background.stop().await;
-    app.minter.stop().await;
-    admin_stops.cancel();
-    // A panic of the admin listener was reported where it happened.
-    let _ = admin.await;
-    engine.close().await;
-    failure.map_or(Ok(()), |reason| Err(RunError::StoreFailed(reason)))
+    let stopping = app.clock.monotonic();
+    let stopped = async {
+        background.stop().await;
+        app.minter.stop().await;
+        admin_stops.cancel();
+        // A panic of the admin listener was reported where it happened.
+        let _ = admin.await;
+    };
+    // What is left then only reads, or waits for the store.
+    let _ = tokio::time::timeout(STOP - CLOSE_MIN, stopped).await;
+    let left = STOP.saturating_sub(app.clock.monotonic().saturating_sub(stopping));
+    let is_closed = engine.close(left).await;
+    match failure {
+        Some(reason) => Err(RunError::StoreFailed(reason)),
+        None if is_closed => Ok(()),
+        None => Err(RunError::StoreHangs),
+    }
 }
 
 /// What runs beside the listeners.
@@ -202,7 +225,7 @@ async fn assemble(
         background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
     }
     let expiring = sweeper::table(config.analytics_retention_days);
-    background.spawn(Sweeper::new(kv.clone(), expiring).run(background.shutdown.clone()));
+    background.spawn(Sweeper::new(kv.clone(), clock.clone(), expiring).run(background.shutdown.clone()));
     let links = Links::new(LinksParts {
         kv: kv.clone(),
         clock: clock.clone(),
@@ -222,6 +245,7 @@ async fn assemble(
         limits: Limits::Memory(MemoryLimits::new(clock.clone())),
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,
+        api_places: Semaphore::new(API_IN_FLIGHT_MAX),
         metrics,
         kv,
         clock,

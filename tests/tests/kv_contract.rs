@@ -450,7 +450,7 @@ mod embedded_only {
         transaction.put("a".into(), "1".into());
         transaction.commit().await.unwrap();
         let begun_before = kv.begin().await.unwrap();
-        engine.close().await;
+        assert!(engine.close(std::time::Duration::from_secs(10)).await);
         assert_eq!(engine.failed().await, "it was closed");
         assert!(matches!(kv.get(b"a").await, Err(KvError::Unavailable { .. })));
         assert!(matches!(kv.begin().await, Err(KvError::Unavailable { .. })));

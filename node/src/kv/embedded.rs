@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -20,7 +21,7 @@ use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::committer::{COMMIT_QUEUE_MAX, Commit, Committer, Request, Writes};
 use crate::kv::embedded::engine::Engine;
 use crate::kv::embedded::shared::{Live, Shared};
-use crate::kv::{KvError, READ_DEADLINE, Row, SCAN_BYTES_MAX, WRITE_DEADLINE, check_limit};
+use crate::kv::{KvError, Place, READ_DEADLINE, Row, SCAN_BYTES_MAX, WRITE_DEADLINE, check_limit};
 
 mod committer;
 mod conflicts;
@@ -30,6 +31,7 @@ mod shared;
 mod tally;
 
 pub use directory::OpenError;
+pub use engine::FILES_KEPT_OPEN;
 
 /// Most reads at work at once, each on a thread that may wait for the disk; the others wait for their turn.
 const READS_IN_FLIGHT_MAX: usize = 64;
@@ -43,7 +45,7 @@ pub struct Embedded {
 /// Fields are dropped in this order: first nobody can ask the committer any more, then it ends, then the engine closes.
 struct Inner {
     queue: mpsc::Sender<Request>,
-    _committer: JoinOnDrop,
+    _committer: CommitterThread,
     engine: Arc<Engine>,
     shared: Arc<Shared>,
     reads: Arc<Semaphore>,
@@ -62,7 +64,15 @@ impl Embedded {
             .spawn(move || committer.run())
             .map_err(|error| OpenError::io(dir, &error))?;
         let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
-        Ok(Self { inner: Arc::new(Inner { queue, _committer: JoinOnDrop(Some(committer)), engine, shared, reads }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                _committer: CommitterThread { thread: Some(committer), shared: Arc::clone(&shared) },
+                engine,
+                shared,
+                reads,
+            }),
+        })
     }
 
     /// Resolves with the reason once the engine has failed or was closed: the node should stop then.
@@ -70,14 +80,27 @@ impl Embedded {
         self.inner.shared.failed().await
     }
 
+    /// Where the data directory is: a copy of it is elsewhere.
+    pub fn place(&self) -> Place {
+        self.inner.engine.place()
+    }
+
     /// Commits what is queued, syncs, and refuses everything from then on. The directory is free for another node once
-    /// every clone and everything made from them is dropped.
-    pub async fn close(&self) {
+    /// every clone and everything made from them is dropped. Whether that was done within `patience`: if not, the disk hangs, and
+    /// nothing waits for it any more. What was acknowledged is on disk in any case.
+    pub async fn close(&self, patience: Duration) -> bool {
         let (done, closed) = oneshot::channel();
-        if self.inner.queue.send(Request::Close(done)).await.is_ok() {
-            // An error is a committer that stopped by itself: then there is nothing left to finish.
-            let _ = closed.await;
+        let closing = async {
+            if self.inner.queue.send(Request::Close(done)).await.is_ok() {
+                // An error is a committer that stopped by itself: then there is nothing left to finish.
+                let _ = closed.await;
+            }
+        };
+        let is_closed = tokio::time::timeout(patience, closing).await.is_ok();
+        if !is_closed {
+            self.inner.shared.give_up(format!("it did not close within {patience:?}"));
         }
+        is_closed
     }
 
     pub(super) fn snapshot(&self) -> Result<View, KvError> {
@@ -99,12 +122,18 @@ impl fmt::Debug for Embedded {
     }
 }
 
-/// Waits for a thread when it is dropped.
-struct JoinOnDrop(Option<JoinHandle<()>>);
+/// Waits for the committer when it is dropped, unless that hangs in a group that was given up: then only the end of the process
+/// ends it.
+struct CommitterThread {
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
 
-impl Drop for JoinOnDrop {
+impl Drop for CommitterThread {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
+        if let Some(thread) = self.thread.take()
+            && !self.shared.is_given_up()
+        {
             // A panic was reported where it happened.
             let _ = thread.join();
         }

@@ -17,7 +17,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use crate::ambient::UnixMs;
 use crate::kv::embedded::tally::{FILE_NAME, Tally};
 use crate::kv::write_set::Change;
-use crate::kv::{KvError, Row, SCAN_BYTES_MAX};
+use crate::kv::{KvError, Place, Row, SCAN_BYTES_MAX};
 
 /// Memory for blocks read from disk: the hot links are in the process's own cache already, this holds what lies around them.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -25,6 +25,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 32 << 20;
 /// Most bytes of journal on disk; it is what a restart has to read.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
+/// Files that the engine keeps open between reads; it opens and closes the others as it needs them. 10 million links are dozens.
+pub const FILES_KEPT_OPEN: usize = 256;
 /// Threads that flush and compact: one for each, so that a long compaction never holds up a flush.
 const WORKER_THREADS: usize = 2;
 
@@ -44,6 +46,9 @@ pub(super) enum EngineError {
 
 impl From<fjall::Error> for EngineError {
     fn from(error: fjall::Error) -> Self {
+        if matches!(error, fjall::Error::Poisoned) {
+            return Self::Io(io::Error::other("writing in the background failed; is it full?"));
+        }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(found) = cause {
             if let Some(io) = found.downcast_ref::<io::Error>() {
@@ -123,6 +128,11 @@ impl Engine {
         Ok(Self { rows, meta, database, commits: AtomicU64::new(commits), tally, _lock: Some(lock) })
     }
 
+    /// Where the data directory is.
+    pub(super) fn place(&self) -> Place {
+        self.tally.place
+    }
+
     /// The store's clock as it was last committed.
     pub(super) fn clock(&self) -> Result<UnixMs, EngineError> {
         read_number(&self.database, &self.meta, CLOCK).map(UnixMs)
@@ -198,6 +208,7 @@ fn builder(dir: &Path) -> fjall::DatabaseBuilder<Database> {
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNAL_BYTES_MAX)
         .worker_threads(WORKER_THREADS)
+        .max_cached_files(Some(FILES_KEPT_OPEN))
         // Durability is asked for with each batch.
         .manual_journal_persist(true)
 }

@@ -2,7 +2,7 @@
 //! engine has failed.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     /// When the group that is being committed started, in milliseconds of the monotonic clock plus one; 0 when there is none.
     group_started: AtomicU64,
     failed: watch::Sender<Option<String>>,
+    given_up: AtomicBool,
 }
 
 /// Milliseconds of the monotonic clock.
@@ -50,6 +51,7 @@ impl Shared {
             sequence: Mutex::default(),
             group_started: AtomicU64::new(0),
             failed: watch::Sender::new(None),
+            given_up: AtomicBool::new(false),
         }
     }
 
@@ -110,8 +112,19 @@ impl Shared {
         let started_ms = self.group_started.load(Ordering::Acquire);
         let Some(started_ms) = started_ms.checked_sub(1) else { return };
         if self.clock.monotonic().saturating_sub(Duration::from_millis(started_ms)) > STALL_MAX {
-            self.fail(format!("the disk did not finish a commit within {} s", STALL_MAX.as_secs()));
+            self.give_up(format!("the disk did not finish a commit within {} s", STALL_MAX.as_secs()));
         }
+    }
+
+    /// Fails the engine because its committer hangs: nobody is to wait for it any more.
+    pub(super) fn give_up(&self, reason: String) {
+        self.given_up.store(true, Ordering::Release);
+        self.fail(reason);
+    }
+
+    /// Whether the committer hangs.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     pub(super) fn group_started(&self) {
