@@ -1,5 +1,5 @@
-//! What the embedded store keeps when it is not closed: killed in the middle of commits, its journal cut or overwritten,
-//! its disk full. Nothing acknowledged may be lost, and no transaction may be there in part.
+//! What the embedded store keeps when it is not closed: killed in the middle of commits, its power cut, its journal cut or
+//! overwritten, its disk full. Nothing acknowledged may be lost, and no transaction may be there in part.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,14 +38,16 @@ fn below(bound: u64) -> u64 {
     u64::from_be_bytes(random()) % bound
 }
 
-/// Starts a process that commits under load, kills it after it has acknowledged `kill_after` transactions, and gives all
-/// that it acknowledged.
-fn commit_until_killed(dir: &Path, round: u64, kill_after: u64) -> Vec<String> {
-    let mut writer = Command::new(env!("CARGO_BIN_EXE_kv_writer"))
-        .args([dir.as_os_str(), format!("{round:04}").as_ref()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// A process that commits under load to the store in `dir`.
+fn writer(dir: &Path, round: u64) -> Command {
+    let mut writer = Command::new(env!("CARGO_BIN_EXE_kv_writer"));
+    writer.args([dir.as_os_str(), format!("{round:04}").as_ref()]);
+    writer
+}
+
+/// Starts it, kills it after it has acknowledged `kill_after` transactions, and gives all that it acknowledged.
+fn commit_until_killed(writer: &mut Command, kill_after: u64) -> Vec<String> {
+    let mut writer = writer.stdout(Stdio::piped()).spawn().unwrap();
     let mut acknowledged = Vec::new();
     for line in BufReader::new(writer.stdout.take().unwrap()).lines() {
         acknowledged.push(line.unwrap());
@@ -67,7 +69,7 @@ async fn killed_under_load_it_keeps_everything_acknowledged_and_every_transactio
     for round in 0..sized(12, 200) {
         // The first rounds are killed right after the start; later ones anywhere, through flushes and new journals.
         let kill_after = if round < 2 { below(3) } else { below(2_000) };
-        acknowledged.extend(commit_until_killed(dir.path(), round, kill_after));
+        acknowledged.extend(commit_until_killed(&mut writer(dir.path(), round), kill_after));
         check_everything(&open(dir.path()), &acknowledged).await;
     }
     assert!(acknowledged.len() > 1_000, "{}", acknowledged.len());
@@ -94,6 +96,76 @@ async fn check_everything(kv: &Kv, acknowledged: &BTreeSet<String>) {
         assert_eq!(stored, *expected, "an update of counter {counter} was lost or is there twice");
     }
     assert!(found.values().all(|rows| rows.len() <= ROWS_MAX));
+}
+
+/// A kill leaves what was written to the system, synced or not; only a power cut shows that a commit is synced before it is
+/// acknowledged.
+mod power_cut {
+    use super::*;
+    use std::collections::HashMap;
+    use std::fs::{self, OpenOptions};
+    use std::path::PathBuf;
+
+    /// Compiles what notes the syncs. The C compiler is there: Rust links with it.
+    fn notes_syncs(dir: &Path) -> PathBuf {
+        let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/env/power_cut.c"), dir.join("power_cut.so"));
+        let compile =
+            Command::new("cc").args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).status();
+        assert!(compile.expect("cc starts").success());
+        library
+    }
+
+    /// The journals of a store, and how much of each is written; behind that they are zeros set aside.
+    fn journals(dir: &Path) -> HashMap<PathBuf, usize> {
+        let Ok(files) = fs::read_dir(dir.join("engine")) else { return HashMap::new() };
+        let paths = files.map(|file| file.unwrap().path().canonicalize().unwrap());
+        let journals = paths.filter(|path| path.extension().is_some_and(|end| end == "jnl"));
+        let written =
+            |path: &PathBuf| fs::read(path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        journals.map(|path| (path.clone(), written(&path))).collect()
+    }
+
+    /// Zeroes what lies in the journals behind what was synced, and tells how many bytes that were.
+    fn cut_power(dir: &Path, synced: &HashMap<PathBuf, usize>) -> usize {
+        let mut lost = 0;
+        for (path, written) in journals(dir) {
+            let kept = synced.get(&path).copied().unwrap_or(0);
+            if kept < written {
+                lost += written - kept;
+                let (length, file) =
+                    (fs::metadata(&path).unwrap().len(), OpenOptions::new().write(true).open(&path).unwrap());
+                file.set_len(kept as u64).unwrap();
+                file.set_len(length).unwrap();
+            }
+        }
+        lost
+    }
+
+    #[tokio::test]
+    async fn after_a_power_cut_everything_acknowledged_is_there() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (library, log) = (notes_syncs(outside.path()), outside.path().join("synced"));
+        let (mut acknowledged, mut lost, mut noted) = (BTreeSet::new(), 0, 0);
+        for round in 0..sized(8, 100) {
+            let mut synced = journals(dir.path());
+            fs::write(&log, "").unwrap();
+            let mut writer = writer(dir.path(), round);
+            writer.env("LD_PRELOAD", &library).env("POWER_CUT_LOG", &log);
+            acknowledged.extend(commit_until_killed(&mut writer, below(400)));
+            for line in fs::read_to_string(&log).unwrap().lines() {
+                let (bytes, path) = line.split_once(' ').unwrap();
+                let synced = synced.entry(path.into()).or_default();
+                *synced = (*synced).max(bytes.parse().unwrap());
+                noted += 1;
+            }
+            lost += cut_power(dir.path(), &synced);
+            check_everything(&open(dir.path()), &acknowledged).await;
+        }
+        assert!(
+            lost > 0 && noted > 0,
+            "no kill fell between a write and its sync: {lost} bytes lost, {noted} syncs noted"
+        );
+    }
 }
 
 mod journal {
