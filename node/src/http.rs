@@ -12,7 +12,7 @@ mod docs;
 pub mod envelope;
 pub mod error;
 mod extract;
-mod guard;
+pub mod guard;
 mod health;
 pub mod metrics;
 mod pages;
@@ -30,6 +30,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -52,8 +53,8 @@ use metrics::HttpMetrics;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Requests answered at once; more are refused at the door, so that those inside are answered in time.
 pub const IN_FLIGHT_MAX: usize = 4_096;
-/// The route of redirects.
-pub const REDIRECT_ROUTE: &str = "/{short_code}";
+/// The routes of redirects.
+pub const REDIRECT_ROUTES: [&str; 2] = ["/{short_code}", "/shortener/url/{id}"];
 
 /// What all handlers share.
 pub struct App {
@@ -79,6 +80,8 @@ pub struct App {
     pub limits: Limits,
     /// Slows down who guesses codes.
     pub unknown_codes: UnknownCodes,
+    /// Places for API requests: [`guard::API_IN_FLIGHT_MAX`].
+    pub api_places: Semaphore,
     /// What `/metrics` shows of HTTP.
     pub metrics: HttpMetrics,
 }
@@ -99,6 +102,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/favicon.ico", get(pages::favicon))
         .route("/robots.txt", get(pages::robots))
         .route("/docs", get(docs::index))
+        .route("/docs/", get(docs::index))
         .route("/docs/{*file}", get(docs::file))
         .route("/openapi.json", get(async move || docs::openapi(document)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -119,8 +119,21 @@ impl PublicUrls {
 
     /// The domain a `Host` header means: one of ours, or the default.
     pub fn by_host(&self, host: Option<&str>) -> &Domain {
-        let named = host.and_then(|host| self.domains[1..].iter().find(|d| d.as_str().eq_ignore_ascii_case(host)));
-        named.unwrap_or(&self.domains[0])
+        let further = &self.domains[1..];
+        let named = |host: &str| further.iter().find(|domain| domain.as_str().eq_ignore_ascii_case(host));
+        let found = host.filter(|_| !further.is_empty()).and_then(|host| {
+            // Seldom is it not spelt as in the settings: with the port that goes without saying, or the dot of DNS's root.
+            named(host).or_else(|| named(&self.usual_spelling(host)?))
+        });
+        found.unwrap_or(&self.domains[0])
+    }
+
+    fn usual_spelling(&self, host: &str) -> Option<String> {
+        let url = Url::parse(&format!("{}://{host}", self.base.scheme)).ok()?;
+        let authority = authority(&url)?;
+        let (name, port) = authority.split_once(':').unwrap_or((&authority, ""));
+        let name = name.strip_suffix('.').unwrap_or(name);
+        Some(if port.is_empty() { name.to_owned() } else { format!("{name}:{port}") })
     }
 
     /// The domain a request body or query names: empty or `BASE_URL`'s host is the default one; `None` if it is not ours.
@@ -164,6 +177,13 @@ mod tests {
             (Some("GO.example.com"), "go.example.com"),
             (Some("x.test:8080"), "x.test:8080"),
             (Some("x.test"), ""),
+            (Some("go.example.com:443"), "go.example.com"),
+            (Some("go.example.com."), "go.example.com"),
+            (Some("Go.Example.com.:443"), "go.example.com"),
+            (Some("go.example.com:80"), ""),
+            (Some("x.test.:8080"), "x.test:8080"),
+            (Some("[::1]:8000"), ""),
+            (Some("/"), ""),
             (Some("sho.rt"), ""),
             (Some("10.0.0.1:8000"), ""),
             (None, ""),

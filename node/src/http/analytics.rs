@@ -36,7 +36,7 @@ pub struct SummaryParams {
         (status = 200, description = "The summary", body = Summary),
         (status = 401, description = "Not signed in", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 404, description = "No such link, or somebody else's", body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 422, description = "Not a domain of this service", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is refused", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn summary(
     State(app): State<Arc<App>>,

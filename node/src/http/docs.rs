@@ -1,5 +1,6 @@
 //! `/openapi.json`, generated from the handlers, and `/docs`, Swagger UI on it, without any outside asset.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -100,7 +101,11 @@ fn swagger_file(name: &str) -> Result<Response, ApiError> {
                 .replace("\"./", "\"/docs/")
                 .replace("\"index.css", "\"/docs/index.css"),
         ),
-        _ => Bytes::copy_from_slice(&file.bytes),
+        // Embedded in the binary: a copy for each request would be megabytes for whoever reads slowly.
+        _ => match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        },
     };
     let headers = [
         (header::CONTENT_TYPE, file.content_type.as_str()),

@@ -27,7 +27,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 /// The longest request ID that is taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// When to come back after being turned away at the door.
-const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
+pub(super) const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// RFC 9457, as it is sent.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -154,7 +154,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn log(method: &Method, route: &str, status: StatusCode, took: Duration, request_id: &HeaderValue) {
     let request_id = request_id.to_str().unwrap_or_default();
     let (status, duration_ms) = (status.as_u16(), took.as_secs_f64() * 1_000.0);
-    if route == super::REDIRECT_ROUTE {
+    if super::REDIRECT_ROUTES.contains(&route) {
         tracing::debug!(%method, route, status, duration_ms, request_id, "request");
     } else {
         tracing::info!(%method, route, status, duration_ms, request_id, "request");

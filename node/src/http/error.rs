@@ -16,7 +16,7 @@ use crate::kv::KvError;
 use crate::links::{LinkError, ResolveError};
 use crate::store::StoreError;
 
-/// When to come back after a 503: the store's breaker probes once a second.
+/// When to come back after a 503 that may be over in a moment.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 /// When to come back when nothing can be minted or checked: a grant arrives within 5 s.
 const RETRY_LATER: Duration = Duration::from_secs(5);

@@ -182,9 +182,13 @@ pub fn named_domain<'a>(app: &'a Arc<App>, name: Option<&str>) -> Result<&'a Dom
 
 /// The `Idempotency-Key`, if there is one.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()));
-    let wrong = || Invalid::field("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let fits = |text: &&str| {
+        (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let text = value.to_str().ok().filter(fits).filter(|_| values.next().is_none());
+    let wrong = || Invalid::field("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters");
     Ok(Some(text.ok_or_else(wrong)?))
 }
 

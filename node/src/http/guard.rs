@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::App;
 use super::client_addr;
+use super::envelope::RETRY_WHEN_FULL;
 use super::error::ApiError;
 use super::extract::Caller;
 use crate::limits::{Decision, Subject};
@@ -17,6 +18,9 @@ use crate::store::accounts::UserId;
 
 /// How long a request may take, its body's arrival included: who sends a byte a minute must not hold a place for an hour.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+
+/// API requests in flight at once. The rest of the node's places are for redirects, whatever the API is made to wait for.
+pub const API_IN_FLIGHT_MAX: usize = super::IN_FLIGHT_MAX / 4;
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -26,16 +30,18 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let address = client_addr::of(request.extensions(), request.headers(), &app.config.trusted_proxies);
     let by_address = Subject::of_address(address);
-    let user = bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose();
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Endpoint { name, rule } = Endpoint::of(request.method(), route);
+    let user = bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose();
+    // Where the body says who it is, a token that is no good is nobody's: clients send their expired one along to renew it.
+    let user = if matches!(rule, Rule::Usual) { user } else { Ok(user.ok().flatten()) };
     let limits = &app.config.rate_limits;
     let (subject, rule) = match (rule, &user) {
         (Rule::Register, _) => (by_address, limits.register),
         (Rule::Login, _) => (by_address, limits.login),
-        (Rule::Usual, Ok(Some(user))) => (Subject::User(*user), limits.user),
+        (Rule::Session | Rule::Usual, Ok(Some(user))) => (Subject::User(*user), limits.user),
         // Guessing tokens is limited like anything else that an address does without one.
-        (Rule::Usual, Ok(None) | Err(_)) => (by_address, limits.anonymous),
+        (Rule::Session | Rule::Usual, Ok(None) | Err(_)) => (by_address, limits.anonymous),
     };
     let decision = app.limits.take(subject, name, rule).await;
     let response = match user {
@@ -43,11 +49,18 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         Err(error) => error.into_response(),
         Ok(user) => {
             request.extensions_mut().insert(Caller { user, subject });
-            let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
-            answered.unwrap_or_else(|_| ApiError::TooSlow.into_response())
+            answer(&app, request, next).await
         }
     };
     with_headers(response, &decision)
+}
+
+async fn answer(app: &App, request: Request, next: Next) -> Response {
+    let Ok(_place) = app.api_places.try_acquire() else {
+        return ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response();
+    };
+    let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
+    answered.unwrap_or_else(|_| ApiError::TooSlow.into_response())
 }
 
 /// What a route is counted as, and by which rule.
@@ -63,6 +76,8 @@ enum Rule {
     Register,
     /// Logins by an address.
     Login,
+    /// As usual, but the body says who it is, and a token is only looked at for whom to count.
+    Session,
     /// A user's requests, or an address's without a token.
     Usual,
 }
@@ -72,8 +87,8 @@ impl Endpoint {
         let (name, rule) = match (method.as_str(), route) {
             ("POST", "/api/v1/auth/register") => ("register", Rule::Register),
             ("POST", "/api/v1/auth/login") => ("login", Rule::Login),
-            ("POST", "/api/v1/auth/refresh") => ("refresh", Rule::Usual),
-            ("POST", "/api/v1/auth/logout") => ("logout", Rule::Usual),
+            ("POST", "/api/v1/auth/refresh") => ("refresh", Rule::Session),
+            ("POST", "/api/v1/auth/logout") => ("logout", Rule::Session),
             ("GET" | "HEAD", "/api/v1/auth/me") => ("me", Rule::Usual),
             // Two ways to the same thing share one count.
             ("POST", "/api/v1/urls" | "/shortener/url/") => ("urls.create", Rule::Usual),
@@ -89,16 +104,17 @@ impl Endpoint {
     }
 }
 
-/// The token of `Authorization: Bearer`, if that header is there at all.
+/// The token of `Authorization: Bearer`, if there is one. Another scheme is for somebody else, such as a proxy that passed it on.
 fn bearer(headers: &HeaderMap) -> Option<Result<&str, ApiError>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?;
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token)
-    });
-    let single = values.next().is_none();
-    Some(token.filter(|_| single).ok_or(ApiError::Unauthenticated("Authorization must be one Bearer token.")))
+    let is_single = values.next().is_none();
+    let scheme_and_token = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match scheme_and_token {
+        Some((scheme, token)) if is_single && scheme.eq_ignore_ascii_case("bearer") => Some(Ok(token)),
+        Some((scheme, _)) if is_single && !scheme.is_empty() => None,
+        _ => Some(Err(ApiError::Unauthenticated("Authorization must be one Bearer token."))),
+    }
 }
 
 fn verify(app: &App, token: &str) -> Result<UserId, ApiError> {
@@ -118,19 +134,20 @@ fn with_headers(mut response: Response, decision: &Decision) -> Response {
 mod tests {
     use super::*;
 
-    fn check(value: &str, expected: Option<&str>) {
+    fn check(value: &str, expected: Option<Result<&str, ()>>) {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-        assert_eq!(bearer(&headers).unwrap().ok(), expected, "{value:?}");
+        assert_eq!(bearer(&headers).map(|token| token.map_err(drop)), expected, "{value:?}");
     }
 
     #[test]
-    fn only_one_bearer_token_is_a_token() {
-        check("Bearer abc", Some("abc"));
-        check("bearer abc", Some("abc"));
+    fn only_one_bearer_token_is_a_token_and_other_schemes_are_not_for_us() {
+        check("Bearer abc", Some(Ok("abc")));
+        check("bearer abc", Some(Ok("abc")));
         check("Basic abc", None);
-        check("Bearer", None);
-        check("abc", None);
+        check("Bearer", Some(Err(())));
+        check("abc", Some(Err(())));
+        check(" abc", Some(Err(())));
         assert!(bearer(&HeaderMap::new()).is_none());
         let mut twice = HeaderMap::new();
         twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));

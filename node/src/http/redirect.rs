@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use super::App;
 use super::client_addr;
@@ -21,8 +21,7 @@ use super::pages;
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
 use crate::links::link::Destination;
-use crate::links::resolve::Spent;
-use crate::links::{RedirectStatus, Resolved};
+use crate::links::{RedirectStatus, ResolveError, Resolved};
 use crate::public_url::Domain;
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click.
@@ -45,12 +44,12 @@ pub async fn redirect(State(app): State<Arc<App>>, Code(code): Code, request: Re
 /// Follows `code` on the domain that the request's host means; with `status` instead of the link's own, if given.
 pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<RedirectStatus>) -> Response {
     let begun = app.clock.monotonic();
-    let domain = app.config.public_urls.by_host(host(request));
+    let domain = app.config.public_urls.by_host(host(&request.headers, &request.uri));
     let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
     let (resolved, store) = match app.resolve.known(domain, code) {
         Some(resolved) => (resolved, Duration::ZERO),
         None => match ask(app, domain, code, address).await {
-            Ok((resolved, spent)) => (resolved, spent.store),
+            Ok((resolved, store)) => (resolved, store),
             Err(error) => return error.into_response(),
         },
     };
@@ -66,17 +65,24 @@ pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<Redir
     response
 }
 
-/// Asks the store, unless this address has asked for too many codes that are none.
-async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<(Resolved, Spent), ApiError> {
+/// Asks the store, unless this address has asked for too many codes that are none. Gives also the time that it took. One that
+/// the store fails counts as a redirect of that time; one that is turned away took none, and would only hide the others.
+async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<(Resolved, Duration), ApiError> {
     let slowed = app.unknown_codes.check(Subject::of_address(address));
     slowed.map_err(|after_s| ApiError::RateLimited(Duration::from_secs(after_s)))?;
-    Ok(app.resolve.resolve(domain, code).await?)
+    let begun = app.clock.monotonic();
+    let resolved = app.resolve.resolve(domain, code).await;
+    let took = app.clock.monotonic().saturating_sub(begun);
+    if let Err(ResolveError::Deadline | ResolveError::Store(_)) = resolved {
+        app.metrics.redirected(took, took);
+    }
+    Ok((resolved?, took))
 }
 
 /// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
-fn host(request: &Parts) -> Option<&str> {
-    let header = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
+pub fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| uri.authority().map(http::uri::Authority::as_str))
 }
 
 fn hop(
@@ -91,19 +97,31 @@ fn hop(
     };
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
-    let mut response = status.unwrap_or(hop.status).code().into_response();
+    let status = status.unwrap_or(hop.status);
+    let mut response = status.code().into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, hop.location.clone());
-    headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop));
+    headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop, status));
     response
 }
 
 const UNKNOWN: &str = "There is no link with this code, or it is not active.";
 
+/// Whether a client names HTML among what it takes. `*/*` names nothing: that is what programs send.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let ranges =
+        headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    ranges.into_iter().any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_html = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
+        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+        is_html && !parts.any(refused)
+    })
+}
+
 /// A page for who asks for one, a problem for everybody else.
 fn not_there(headers: &HeaderMap, error: ApiError) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let mut response = match (accept.contains("text/html"), &error) {
+    let mut response = match (wants_page(headers), &error) {
         (true, ApiError::Expired) => (StatusCode::GONE, pages::gone()).into_response(),
         (true, _) => (StatusCode::NOT_FOUND, pages::not_found()).into_response(),
         (false, _) => error.into_response(),
@@ -111,4 +129,28 @@ fn not_there(headers: &HeaderMap, error: ApiError) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=0"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_html_gets_a_page() {
+        let check = |lines: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::ACCEPT, HeaderValue::from_str(line).unwrap());
+            }
+            assert_eq!(wants_page(&headers), expected, "{lines:?}");
+        };
+        check(&["text/html,application/xhtml+xml,*/*;q=0.8"], true);
+        check(&["application/json, Text/HTML;q=0.5"], true);
+        check(&["application/json", "text/html"], true);
+        check(&["text/html;q=0, application/json"], false);
+        check(&["text/html; q=0.000"], false);
+        check(&["text/htmlx"], false);
+        check(&["*/*"], false);
+        check(&[], false);
+    }
 }

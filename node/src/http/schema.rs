@@ -2,12 +2,10 @@
 
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 
+use crate::accounts::email::EMAIL_BYTES_MAX;
 use crate::links::request::{TAG_CHARS_MAX, TAGS_MAX};
+use crate::links::target_url::TARGET_URL_BYTES_MAX;
 
-/// Bytes in a target URL.
-const URL_BYTES_MAX: usize = 8_192;
-/// Bytes in an e-mail address.
-const EMAIL_BYTES_MAX: usize = 254;
 /// Nothing else is accepted. Not all of it is: hosts must be public, which no pattern can say.
 const HTTP: &str = "^[Hh][Tt][Tt][Pp][Ss]?:";
 /// All of it is accepted, so that a generator of requests has something that succeeds.
@@ -19,8 +17,8 @@ fn text() -> ObjectBuilder {
 
 /// Where a link leads.
 pub fn target_url() -> Schema {
-    let fine = text().max_length(Some(URL_BYTES_MAX)).pattern(Some(SURELY_FINE));
-    let any = text().max_length(Some(URL_BYTES_MAX)).pattern(Some(HTTP));
+    let fine = text().max_length(Some(TARGET_URL_BYTES_MAX)).pattern(Some(SURELY_FINE));
+    let any = text().max_length(Some(TARGET_URL_BYTES_MAX)).pattern(Some(HTTP));
     AnyOfBuilder::new()
         .item(fine)
         .item(any)

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,10 +19,10 @@ use tower::ServiceExt;
 
 use super::client_addr::Peer;
 
-/// Connections open at once: well under the usual limit of file descriptors.
-const CONNECTIONS_MAX: usize = 16_384;
-/// How long a client may take to send a request's header; also how long an idle connection is kept.
+/// How long a client may take to send a request's header; also how long an idle connection of HTTP/1 is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection is kept on which nothing is asked: silent from the start, or its last answer still not read.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Bytes of a request's header: a target URL fits into none, cookies are not ours.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Headers in a request.
@@ -31,9 +32,16 @@ const STREAMS_MAX: u32 = 128;
 /// How long to wait after `accept` failed for want of file descriptors: only closing connections helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `shutdown`; then waits for what is in flight, at most `drain`.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain: Duration) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// Serves `router` on `listener`, at most `connections_max` connections at once, until `shutdown`; then waits for what is in
+/// flight, at most `drain`.
+pub async fn serve(
+    listener: TcpListener,
+    connections_max: usize,
+    router: Router,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
+    let connections = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let builder = Arc::new(builder());
     loop {
@@ -45,19 +53,67 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         let connection = graceful.watcher();
         let (builder, router) = (builder.clone(), router.clone());
         tokio::spawn(async move {
+            let activity = Arc::new(Activity::default());
+            let active = activity.clone();
             let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer.ip()));
-                router.clone().oneshot(request.map(axum::body::Body::new))
+                let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+                let in_flight = active.clone().begin();
+                async move {
+                    let answer = answer.await;
+                    drop(in_flight);
+                    answer
+                }
             });
             let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            // A connection that breaks off is the client's affair.
-            let _ = connection.watch(serving.into_owned()).await;
+            tokio::select! {
+                // A connection that breaks off is the client's affair.
+                _ = connection.watch(serving.into_owned()) => {}
+                () = activity.idle() => {}
+            }
             drop(permit);
         });
     }
     drop(listener);
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish within {drain:?}");
+    }
+}
+
+/// What goes on in a connection. The HTTP library times the header of a request, but not the silence before it is known which
+/// HTTP is spoken, nor a client that only answers pings or does not read its answers.
+#[derive(Debug, Default)]
+struct Activity {
+    begun: AtomicUsize,
+    in_flight: AtomicUsize,
+}
+
+impl Activity {
+    /// Counts a request in flight until what it gives is dropped.
+    fn begin(self: Arc<Self>) -> InFlight {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
+    /// Resolves when no request has begun or been in flight for [`IDLE_TIMEOUT`], at most twice that.
+    async fn idle(&self) {
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            tokio::time::sleep(IDLE_TIMEOUT).await;
+            if self.begun.load(Ordering::Relaxed) == begun && self.in_flight.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Caller, Code, JsonBody};
+use super::extract::{Caller, Code, JsonBody, idempotency_key};
 use super::{App, redirect, schema};
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
-use crate::links::{LinkError, RedirectStatus};
+use crate::links::{Idempotency, LinkError, RedirectStatus};
 
 /// A URL to shorten.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -37,8 +37,9 @@ pub struct ShortenedUrl {
     short_url: String,
 }
 
-/// Shortens a URL.
+/// Shortens a URL, on the domain that the request's host names.
 #[utoipa::path(post, path = "/shortener/url/", tag = "short form", request_body = ShortenUrl, security((), ("token" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated create with the same key gets the first answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses(
         (status = 201, description = "The short URL", body = ShortenedUrl),
         (status = 422, description = "The URL is refused", body = ProblemBody<'_>, content_type = "application/problem+json"),
@@ -46,10 +47,16 @@ pub struct ShortenedUrl {
 pub async fn shorten(
     State(app): State<Arc<App>>,
     caller: Caller,
+    uri: Uri,
+    headers: HeaderMap,
     body: JsonBody<ShortenUrl>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<ShortenedUrl>), ApiError> {
-    let request = LinkRequest { original_url: body.value.url, ..LinkRequest::default() };
-    let (at, _) = app.links.shorten(caller.user, request, None).await.map_err(in_words_of_the_short_form)?;
+    let idempotency =
+        idempotency_key(&headers)?.map(|key| Idempotency::new(&caller.subject.to_string(), key, &body.bytes));
+    // It can be followed on the domain that it was made on, and its answer points there.
+    let domain = app.config.public_urls.by_host(redirect::host(&headers, &uri)).as_str().to_owned();
+    let request = LinkRequest { original_url: body.value.url, domain: Some(domain), ..LinkRequest::default() };
+    let (at, _) = app.links.shorten(caller.user, request, idempotency).await.map_err(in_words_of_the_short_form)?;
     let short_url = app.config.public_urls.short_url(&at.domain, &at.code);
     let location = format!("/shortener/url/{}", at.code);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(ShortenedUrl { id: at.code, short_url })))
