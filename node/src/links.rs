@@ -72,7 +72,7 @@ impl From<KvError> for LinkError {
     }
 }
 
-/// Counts what should stay zero: see `id-allocation` in ARCHITECTURE.md.
+/// Counts what should stay zero.
 #[derive(Clone, Debug)]
 pub struct LinkMetrics {
     /// `shortener_mint_clashes_total`: a minted code was there already, and is no alias.
@@ -162,12 +162,34 @@ impl Links {
                     return Ok((at, row));
                 }
                 Err(LinkError::Store(StoreError::Kv(KvError::AlreadyExists { key }))) => {
+                    // The same request, sent again before its first answer, may have come first.
+                    if let Some(first) = self.answered(idempotency.as_ref()).await? {
+                        return Ok(first);
+                    }
                     self.explain_clash(&new, &at, &key).await?;
+                }
+                Err(LinkError::Store(StoreError::Kv(KvError::Undetermined))) => {
+                    return self.read_back(&new, at, row).await;
                 }
                 Err(error) => return Err(error),
             }
         }
         Err(LinkError::MintClashes)
+    }
+
+    /// After a commit whose fate is not known: the link if it is there. If it is not, it may yet come; then nobody can say.
+    async fn read_back(
+        &self,
+        new: &NewLink,
+        at: LinkAddress,
+        row: LinkRow,
+    ) -> Result<(LinkAddress, LinkRow), LinkError> {
+        self.cache.forget(new.domain.index(), &at.code);
+        let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
+        match there.is_some_and(|there| there.id == row.id) {
+            true => Ok((at, row)),
+            false => Err(KvError::Undetermined.into()),
+        }
     }
 
     /// What the idempotency key was answered before, if it was.
@@ -255,33 +277,32 @@ impl Links {
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
         let blocked = self.blocked_hosts();
         let change = request.check(self.rules(&blocked), self.clock.now())?;
+        let _forgotten = self.forgotten_when_done(owner, id).await?;
         let changed = self.kv.transact(async |mut txn| {
             let (at, row) = owned(&txn, owner, id).await?;
             let row = changed(row, &change, self.clock.now());
             rows::put_link(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
-        let (at, row) = changed.await?;
-        self.forget(&at);
-        Ok((at, row))
+        changed.await
     }
 
     /// Deletes a link of `owner`'s; its code is never given out again.
     pub async fn delete(&self, owner: UserId, id: u64) -> Result<(), LinkError> {
+        let _forgotten = self.forgotten_when_done(owner, id).await?;
         let deleted = self.kv.transact(async |mut txn| {
             let (at, row) = owned(&txn, owner, id).await?;
             rows::bury_link(&mut txn, &at, &tombstone(&row, self.clock.now()));
-            Ok::<_, LinkError>((txn, at))
+            Ok::<_, LinkError>((txn, ()))
         });
-        let at = deleted.await?;
-        self.forget(&at);
-        Ok(())
+        deleted.await
     }
 
-    fn forget(&self, at: &LinkAddress) {
-        if let Some(domain) = self.public_urls.by_name(&at.domain) {
-            self.cache.forget(domain.index(), &at.code);
-        }
+    /// What makes the cache forget a link once it is dropped: the change was made, or nobody knows whether, or the caller went
+    /// away while it was being made.
+    async fn forgotten_when_done(&self, owner: UserId, id: u64) -> Result<ForgottenWhenDone<'_>, LinkError> {
+        let (at, _) = owned(&self.kv.begin().await?, owner, id).await?;
+        Ok(ForgottenWhenDone { links: self, at })
     }
 
     fn blocked_hosts(&self) -> Arc<BlockedHosts> {
@@ -294,11 +315,26 @@ impl Links {
     }
 }
 
+/// See [`Links::forgotten_when_done`].
+#[derive(Debug)]
+struct ForgottenWhenDone<'a> {
+    links: &'a Links,
+    at: LinkAddress,
+}
+
+impl Drop for ForgottenWhenDone<'_> {
+    fn drop(&mut self) {
+        if let Some(domain) = self.links.public_urls.by_name(&self.at.domain) {
+            self.links.cache.forget(domain.index(), &self.at.code);
+        }
+    }
+}
+
 /// The first answer to an idempotency key, which must have come with the same request.
 async fn repeated(
     txn: &Transaction,
     Idempotency { key, request }: &Idempotency,
-    now: crate::ambient::UnixMs,
+    now: UnixMs,
 ) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
     match first_answer(txn, key, now).await? {
         Some(first) if first.request != *request => Err(LinkError::KeyReused),

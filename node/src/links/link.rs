@@ -95,11 +95,11 @@ impl Destination {
 }
 
 impl Hop {
-    /// `Cache-Control` at `now`: never longer than the link lives.
-    pub fn cache_control_at(&self, now: UnixMs, cache_max_age: Duration) -> HeaderValue {
+    /// `Cache-Control` of a redirect that is sent with `status` at `now`: never longer than the link lives.
+    pub fn cache_control_at(&self, now: UnixMs, status: RedirectStatus, cache_max_age: Duration) -> HeaderValue {
         match self.expires_at {
-            None => self.cache_control.clone(),
-            Some(end) => cache_control(self.status, Some(end.since(now)), cache_max_age),
+            None if status == self.status => self.cache_control.clone(),
+            end => cache_control(status, end.map(|end| end.since(now)), cache_max_age),
         }
     }
 }
