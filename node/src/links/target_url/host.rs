@@ -44,6 +44,9 @@ const METADATA_NAMES: [&str; 3] = ["metadata.packet.net", "metadata.platformequi
 /// Metadata addresses outside the ranges below that are refused anyway: Azure's wire server.
 const METADATA_V4: [Ipv4Addr; 1] = [Ipv4Addr::new(168, 63, 129, 16)];
 
+/// A public IPv4 address, but spelt so that nothing that is said of it as IPv4 would hold: that it is our own, or blocked.
+const V4_IN_V6: Option<Reason> = Some("is an IPv4 address inside an IPv6 one");
+
 /// Why no link may lead to `host`; `None` when it may.
 pub(super) fn refusal(host: &Host<&str>) -> Option<Reason> {
     match host {
@@ -93,7 +96,7 @@ fn refused_v6(address: Ipv6Addr) -> Option<Reason> {
         [0, 0, 0, 0, 0, 0, 0, 1] => Some("is loopback"),
         // Teredo (RFC 4380): the server as it is, the client inverted.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
-            refused_v4(embedded(server_high, server_low)).or_else(|| refused_v4(embedded(!high, !low)))
+            refused_v4(embedded(server_high, server_low)).or_else(|| refused_v4(embedded(!high, !low))).or(V4_IN_V6)
         }
         // In this order: IPv4-compatible and -mapped (RFC 4291), -translated (RFC 2765), NAT64's well-known prefix
         // (RFC 6052), 6to4 (RFC 3056), and ISATAP (RFC 5214), which carries an IPv4 address below any prefix.
@@ -101,7 +104,7 @@ fn refused_v6(address: Ipv6Addr) -> Option<Reason> {
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..]
-        | [0x2000..=0x3fff, _, _, _, 0 | 0x0200, 0x5efe, high, low] => refused_v4(embedded(high, low)),
+        | [0x2000..=0x3fff, _, _, _, 0 | 0x0200, 0x5efe, high, low] => refused_v4(embedded(high, low)).or(V4_IN_V6),
         [0xfe80..=0xfebf, ..] => Some("is link-local"),
         [0xfc00..=0xfdff, ..] => Some("is unique-local, that is private"),
         [0xff00..=0xffff, ..] => Some("is multicast"),
