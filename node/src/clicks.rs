@@ -217,7 +217,10 @@ impl<W: WriteClicks> ClickConsumer<W> {
                     tokio::time::sleep(pause).await;
                     pause = RETRY_PAUSE_MAX.min(pause * 2);
                 }
-                Err(StoreError::Kv(KvError::TooLarge { .. })) if part > 1 => part = part.div_ceil(2),
+                // Something in it cannot be written, or cannot be counted: find out which, so that it costs no other click.
+                Err(StoreError::Kv(KvError::TooLarge { .. }) | StoreError::Decode { .. }) if part > 1 => {
+                    part = part.div_ceil(2);
+                }
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn Error,
@@ -226,6 +229,7 @@ impl<W: WriteClicks> ClickConsumer<W> {
                     );
                     self.batch.drain(..part);
                     self.drop_clicks(part);
+                    part = self.batch.len();
                 }
             }
         }

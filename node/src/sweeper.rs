@@ -2,15 +2,16 @@
 //!
 //! A kind whose keys are ordered by time names the ranges that have expired ([`Expiring::within`]); of the others every row
 //! is looked at ([`Expiring::where_row`]). A page is one transaction, so a row that somebody writes meanwhile stays. The
-//! walk goes on at once while it finds something to delete, and else rests between pages. *Now* is the store's own clock:
-//! a node whose clock is wrong deletes nothing early. Any number of nodes may sweep the same store.
+//! walk goes on at once while it finds something to delete, and else rests between pages. *Now* is the earlier of the store's clock
+//! and this machine's: neither a node whose clock is ahead, nor a store that such a node has moved on, deletes anything early.
+//! Any number of nodes may sweep the same store.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::ambient::UnixMs;
+use crate::ambient::{Clock, UnixMs};
 use crate::kv::{Kv, KvError, Row};
 use crate::store::{Kind, accounts, clicks, idempotency, key_after};
 
@@ -61,6 +62,7 @@ pub fn table(click_retention_days: u32) -> Vec<Expiring> {
 /// Deletes what has expired.
 pub struct Sweeper {
     kv: Kv,
+    clock: Clock,
     table: Vec<Expiring>,
 }
 
@@ -73,8 +75,8 @@ struct Page {
 
 impl Sweeper {
     /// Sweeps the kinds of `table` in `kv`.
-    pub fn new(kv: Kv, table: Vec<Expiring>) -> Self {
-        Self { kv, table }
+    pub fn new(kv: Kv, clock: Clock, table: Vec<Expiring>) -> Self {
+        Self { kv, clock, table }
     }
 
     /// Walks over the table again and again until `shutdown`. A store that fails is tried again at the next walk.
@@ -104,7 +106,7 @@ impl Sweeper {
     }
 
     async fn walk_kind(&self, expiring: &Expiring) -> Result<u64, KvError> {
-        let now = self.kv.begin().await?.now();
+        let now = self.kv.begin().await?.now().min(self.clock.now());
         let mut deleted = 0;
         for range in (expiring.ranges)(now) {
             let mut next = Some(range);

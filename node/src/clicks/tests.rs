@@ -327,7 +327,7 @@ async fn clicks_hours_and_salts_expire_and_the_days_and_totals_stay() {
         clicks.record(event_from([192, 0, 2, 1], "a", NOW.minus(day * days_ago), &[("user-agent", FIREFOX)]));
     }
     drain(consumer, PATIENCE).await;
-    let sweeper = Sweeper::new(kv.clone(), sweeper::table(2));
+    let sweeper = Sweeper::new(kv.clone(), clock.clone(), sweeper::table(2));
     let left = async || {
         let mut left = Vec::new();
         for kind in [Kind::Click, Kind::ClickHour, Kind::VisitorSalt, Kind::ClickDay, Kind::ClickTotal] {

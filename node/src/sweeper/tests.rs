@@ -55,7 +55,7 @@ async fn expired_rows_go_and_all_others_stay_over_many_pages() {
     other.put(Key::of(Kind::User).number(1).build(), Vec::new());
     other.commit().await.unwrap();
 
-    let sweeper = Sweeper::new(kv.clone(), vec![expiring()]);
+    let sweeper = Sweeper::new(kv.clone(), Clock::manual(NOW), vec![expiring()]);
     let expired = (0..pages).filter(|&n| expires_at(n) <= NOW.0).count();
     assert_eq!(sweeper.walk().await.unwrap(), expired as u64);
     assert_eq!(rows_left(&kv).await, usize::try_from(pages).unwrap() - expired + 1);
@@ -70,7 +70,7 @@ async fn a_kind_that_names_its_ranges_loses_just_those() {
         assert_eq!(now, NOW, "the store's own clock");
         vec![key(10)..key(20), key(100)..key(1_200)]
     })];
-    assert_eq!(Sweeper::new(kv.clone(), table).walk().await.unwrap(), 10 + 1_100);
+    assert_eq!(Sweeper::new(kv.clone(), Clock::manual(NOW), table).walk().await.unwrap(), 10 + 1_100);
     let rows = kv.snapshot().await.unwrap().scan(prefix_range(Vec::new()), 10_000).await.unwrap();
     let expected = (0..10).chain(20..100).chain(1_200..1_500).map(key);
     assert!(rows.into_iter().map(|(key, _)| key).eq(expected));
@@ -81,14 +81,14 @@ async fn many_nodes_may_sweep_at_once() {
     let (_dir, kv) = store();
     fill(&kv, (0..2_000).map(|n| (n, NOW.0 + n % 4))).await;
     let walks = (0..8).map(|_| {
-        let sweeper = Sweeper::new(kv.clone(), vec![expiring()]);
+        let sweeper = Sweeper::new(kv.clone(), Clock::manual(NOW), vec![expiring()]);
         tokio::spawn(async move { sweeper.walk().await.unwrap() })
     });
     for walk in walks.collect::<Vec<_>>() {
         walk.await.unwrap();
     }
     // A page that conflicted was left to whoever wrote it first.
-    Sweeper::new(kv.clone(), vec![expiring()]).walk().await.unwrap();
+    Sweeper::new(kv.clone(), Clock::manual(NOW), vec![expiring()]).walk().await.unwrap();
     assert_eq!(rows_left(&kv).await, 1_500);
 }
 
@@ -97,7 +97,7 @@ async fn the_sweeper_sweeps_at_start_and_ends_at_the_shutdown() {
     let (_dir, kv) = store();
     fill(&kv, (0..10).map(|n| (n, NOW.0))).await;
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(Sweeper::new(kv.clone(), vec![expiring()]).run(shutdown.clone()));
+    let running = tokio::spawn(Sweeper::new(kv.clone(), Clock::manual(NOW), vec![expiring()]).run(shutdown.clone()));
     let swept = async {
         while rows_left(&kv).await > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -124,7 +124,7 @@ async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_
     transaction.commit().await.unwrap();
     assert_eq!(rows_left(&kv).await, 7);
 
-    let sweeper = Sweeper::new(kv.clone(), table(90));
+    let sweeper = Sweeper::new(kv.clone(), Clock::manual(NOW), table(90));
     assert_eq!(sweeper.walk().await.unwrap(), 3);
     assert_eq!(rows_left(&kv).await, 4);
     assert_eq!(kv.get(&damaged).await.unwrap(), Some(b"\xff".to_vec()));
