@@ -51,8 +51,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(3);
 /// How long all has to end after [`DRAIN`], the clicks included: both and the last steps of the process are under 10 s.
 const STOP: Duration = Duration::from_secs(4);
-/// The part of [`STOP`] that is kept for closing the store.
-const CLOSE_MIN: Duration = Duration::from_millis(500);
+/// What of [`STOP`] is not kept for closing the store.
+const STOP_TASKS: Duration = Duration::from_millis(3_500);
+const _: () = assert!(FLUSH.as_millis() < STOP_TASKS.as_millis() && STOP_TASKS.as_millis() < STOP.as_millis());
 /// How long a start waits for the first IDs. They take some milliseconds; without them the node serves redirects alone.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
@@ -172,7 +173,7 @@ pub async fn run(
         let _ = admin.await;
     };
     // What is left then only reads, or waits for the store.
-    let _ = tokio::time::timeout(STOP - CLOSE_MIN, stopped).await;
+    let _ = tokio::time::timeout(STOP_TASKS, stopped).await;
     let left = STOP.saturating_sub(app.clock.monotonic().saturating_sub(stopping));
     let is_closed = engine.close(left).await;
     match failure {
