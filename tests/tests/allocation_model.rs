@@ -123,7 +123,7 @@ const WINDOWS: Windows =
 
 #[test]
 fn windows_hold_when_the_store_is_rolled_back() {
-    let model = Windows { half_windows: sized(4, 6), rollbacks: sized(1, 2), ..WINDOWS };
+    let model = Windows { half_windows: sized(4, 6), ..WINDOWS };
     assert_holds(&model, &["two boots have minted under the worker ID", "a window is lost to a rollback"]);
 }
 
