@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the real Placement Driver and tikvd, the store of the tests, and prints the directory that holds both. Other
 # sources get another directory, so that an old build is never taken for the new. On failure the last line says what is
-# missing. A cold build downloads 500 MB of Go modules and takes about five minutes; afterwards this takes no time.
+# missing. A cold build downloads 400 MB of Go modules and takes three to five minutes; afterwards this takes no time.
 set -euo pipefail
 export LC_ALL=C # the order of the sources below
 cd "$(dirname "$0")/tikv"

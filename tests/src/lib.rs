@@ -2,10 +2,15 @@
 //! nothing, and the sizes that tell a short run from a soak.
 pub mod bench;
 pub mod browser;
+pub mod certificates;
 pub mod client;
 pub mod full_disk;
 pub mod kv_writer;
 pub mod model;
 pub mod node;
+pub mod prepared;
+pub mod redis_cluster;
+pub mod server_process;
 pub mod sizes;
 pub mod tasks;
+pub mod tikv;

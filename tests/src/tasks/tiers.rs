@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use shortener_node::ambient::Clock;
 
-use super::command::{cargo, command, run, run_seeing};
+use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
+use crate::prepared::{Prepared, prepare};
 use crate::sizes::{SOAK_VARIABLE, in_ci, workspace_root};
 
 /// The test binary that needs a browser; all others of the `tests` crate need nothing but the toolchain.
@@ -117,20 +118,6 @@ fn counts(line: &str) -> Option<(u64, u64)> {
         words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok())
     };
     Some((number_before("passed")?, number_before("failed")?))
-}
-
-enum Prepared {
-    /// All is there; what the script printed last, such as the path of a program.
-    Ready(String),
-    Missing(String),
-}
-
-/// Runs a script that installs what a tier needs. It exits 0 and prints where that is, or fails and prints why.
-fn prepare(script: &str) -> Result<Prepared> {
-    let output = command("bash", &[script])?.output().with_context(|| format!("starting {script}"))?;
-    let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason").to_owned();
-    Ok(if output.status.success() { Prepared::Ready(last) } else { Prepared::Missing(last) })
 }
 
 #[expect(clippy::print_stdout, reason = "the task's own output")]

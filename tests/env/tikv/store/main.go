@@ -57,7 +57,7 @@ func parse() (settings, error) {
 		dir       = flag.String("data", "tikv-data", "data directory")
 		admin     = flag.String("admin", "", "loopback address for status, topology and faults")
 		part      = flag.String("shard", "0/1", "which part of the key space is here: i/n")
-		splits    = flag.String("split", "", "the n-1 keys between the parts, comma separated")
+		splits    = flag.String("split", "", "the n-1 keys between the parts in hexadecimal, comma separated")
 		sync      = flag.Bool("sync", false, "fsync each write: what is acknowledged survives a power cut, not only a kill")
 		election  = flag.Duration("election", time.Second, "how long a stopped address's regions have no leader")
 		level     = flag.String("log", "warn", "log level")

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,12 @@ func parseShard(part, splits string) (shard, error) {
 		return s, fmt.Errorf("shard %q is not i/n: %w", part, err)
 	}
 	if splits != "" {
-		for _, key := range strings.Split(splits, ",") {
-			s.split = append(s.split, []byte(key))
+		for _, text := range strings.Split(splits, ",") {
+			key, err := hex.DecodeString(text)
+			if err != nil {
+				return s, fmt.Errorf("split key %q is not hexadecimal: %w", text, err)
+			}
+			s.split = append(s.split, key)
 		}
 	}
 	if len(s.split) != s.n-1 || s.i < 0 || s.i >= s.n {

@@ -1,0 +1,313 @@
+//! A Redis Cluster for the tests: three primaries and three replicas, each a process on free loopback ports with a folder
+//! of its own. They can be killed, paused and wiped; with TLS and an ACL user when asked for. With `TEST_REDIS_SEEDS` the
+//! same tests run against a cluster that is there already, which is left as it is: only the tests that harm a cluster are
+//! then not run.
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+
+use self::server::{Server, Settings, View};
+use crate::certificates::Certificates;
+use crate::prepared::{Prepared, not_run, prepare, say_not_run};
+use crate::server_process::{ServerFolder, lasting_ports, wait_until};
+use crate::sizes::environment;
+
+/// Seed nodes of a real cluster, comma separated, to be used instead of servers of our own.
+pub const SEEDS_VARIABLE: &str = "TEST_REDIS_SEEDS";
+/// Names `redis-server` when it is installed already.
+pub const SERVER_VARIABLE: &str = "SHORTENER_REDIS_SERVER";
+/// Installs it and prints its path.
+pub const SCRIPT: &str = "tests/env/redis.sh";
+
+const PRIMARIES: usize = 3;
+const SERVERS: usize = 2 * PRIMARIES;
+const SLOTS: usize = 16_384;
+/// Six servers make a cluster in 3 s on two idle cores.
+const START_DEADLINE: Duration = Duration::from_mins(1);
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct RedisClusterBuilder {
+    full_coverage: bool,
+    tls: bool,
+    user: Option<(String, String)>,
+}
+
+impl RedisClusterBuilder {
+    /// Refuses every command while any slot has no primary, as Redis does by default.
+    #[must_use]
+    pub fn require_full_coverage(mut self) -> Self {
+        self.full_coverage = true;
+        self
+    }
+
+    /// TLS alone, between the servers too; clients must show a certificate.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// An ACL user with this password; the default user is off.
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.user = Some((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Starts the cluster and waits until it serves. None, and a line that says so, where Redis cannot be had or the tests
+    /// are to use a cluster that is there already; the first is a failure in CI.
+    pub async fn start(self) -> Result<Option<RedisCluster>> {
+        if environment(SEEDS_VARIABLE).is_some() {
+            say_not_run(&format!("{SEEDS_VARIABLE} is set, and this test harms its servers"));
+            return Ok(None);
+        }
+        self.start_own().await
+    }
+
+    async fn start_own(self) -> Result<Option<RedisCluster>> {
+        let program = match program().await? {
+            Prepared::Ready(path) => PathBuf::from(path),
+            Prepared::Missing(reason) => {
+                not_run(&format!("the tests on Redis Cluster: {reason}"))?;
+                return Ok(None);
+            }
+        };
+        let folder = ServerFolder::new()?;
+        let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
+        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user };
+        let ports = lasting_ports(2 * SERVERS)?;
+        let servers = ports.chunks_exact(2).map(|pair| match *pair {
+            [port, bus_port] => Server::start(&program, folder.path(), port, bus_port, &settings),
+            _ => unreachable!("chunks of two"),
+        });
+        let servers = servers.collect::<Result<Vec<_>>>()?;
+        let cluster = RedisCluster { servers, settings, external: None, _folder: folder };
+        cluster.join().await?;
+        Ok(Some(cluster))
+    }
+}
+
+/// A running cluster. Indices of servers begin with 0; which of them are primaries changes.
+#[derive(Debug)]
+pub struct RedisCluster {
+    // Processes come before their folder: fields are dropped in this order.
+    servers: Vec<Server>,
+    settings: Settings,
+    external: Option<Vec<String>>,
+    _folder: ServerFolder,
+}
+
+impl RedisCluster {
+    /// A cluster whose other slots go on when some have no primary, without TLS and users.
+    pub fn builder() -> RedisClusterBuilder {
+        RedisClusterBuilder { full_coverage: false, tls: false, user: None }
+    }
+
+    /// The cluster that the tests of this binary share: each takes names of its own, and none harms it. None as for
+    /// [`RedisClusterBuilder::start`], but for a cluster that is there already, which is then the shared one.
+    pub async fn shared() -> Result<Option<&'static Self>> {
+        static SHARED: OnceCell<Option<RedisCluster>> = OnceCell::const_new();
+        let start = async || match environment(SEEDS_VARIABLE) {
+            Some(seeds) => Self::external(&seeds).map(Some),
+            None => Self::builder().start_own().await,
+        };
+        Ok(SHARED.get_or_try_init(start).await?.as_ref())
+    }
+
+    fn external(seeds: &str) -> Result<Self> {
+        let external = seeds.split(',').map(|seed| seed.trim().to_owned()).collect();
+        let settings = Settings { full_coverage: true, certificates: None, user: None };
+        Ok(Self { servers: Vec::new(), settings, external: Some(external), _folder: ServerFolder::new()? })
+    }
+
+    /// `host:port` of every server, dead or alive.
+    pub fn seeds(&self) -> Vec<String> {
+        self.external.clone().unwrap_or_else(|| self.servers.iter().map(Server::address).collect())
+    }
+
+    /// The node's `REDIS_URL`.
+    pub fn url(&self) -> String {
+        let scheme = if self.settings.certificates.is_some() { "rediss-cluster" } else { "redis-cluster" };
+        let user = self.settings.user.as_ref().map(|(name, password)| format!("{name}:{password}@"));
+        format!("{scheme}://{}{}", user.unwrap_or_default(), self.seeds().join(","))
+    }
+
+    /// What clients of a cluster with TLS need.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.settings.certificates.as_ref()
+    }
+
+    /// The server that is the primary of `key`'s slot now, as the others see it.
+    pub async fn primary_of(&self, key: &str) -> Result<usize> {
+        let any = self.any_up()?;
+        let slot = any.cli(&["cluster", "keyslot", key]).await?.trim().parse().context("a slot is a number")?;
+        let view = any.view().await?;
+        let port = view.primary_of(slot).with_context(|| format!("slot {slot} has no primary"))?;
+        self.servers.iter().position(|server| server.port() == port).context("the primary is a stranger")
+    }
+
+    /// Kills the primary of `key`'s slot and returns its index.
+    pub async fn kill_primary_of(&self, key: &str) -> Result<usize> {
+        let primary = self.primary_of(key).await?;
+        self.kill(primary)?;
+        Ok(primary)
+    }
+
+    /// Kills a server.
+    pub fn kill(&self, server: usize) -> Result<()> {
+        self.server(server)?.process.kill()
+    }
+
+    /// Starts a killed server, which has lost its keys but not its place, and waits until all is whole again.
+    pub async fn restart(&self, server: usize) -> Result<()> {
+        self.server(server)?.process.start_again()?;
+        self.wait_until_whole().await
+    }
+
+    /// Makes a server hang: connections stay open and nothing answers.
+    pub fn pause(&self, server: usize) -> Result<()> {
+        self.server(server)?.process.pause()
+    }
+
+    /// Lets a hanging server go on.
+    pub fn resume(&self, server: usize) -> Result<()> {
+        self.server(server)?.process.resume()
+    }
+
+    /// Kills all servers, with all that they hold.
+    pub fn stop_all(&self) -> Result<()> {
+        self.own_servers()?.iter().try_for_each(|server| server.process.kill())
+    }
+
+    /// Starts all servers that were killed, empty, and waits until all is whole again.
+    pub async fn start_all(&self) -> Result<()> {
+        for server in self.own_servers()?.iter().filter(|server| server.process.pid().is_none()) {
+            server.process.start_again()?;
+        }
+        self.wait_until_whole().await
+    }
+
+    /// Removes every key, as if all of Redis had lost its memory.
+    pub async fn wipe(&self) -> Result<()> {
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            if server.view().await?.is_primary {
+                server.cli(&["flushall"]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys there are.
+    pub async fn keys(&self) -> Result<u64> {
+        let mut keys = 0;
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            if server.view().await?.is_primary {
+                keys += server.cli(&["dbsize"]).await?.trim().parse::<u64>().context("a number of keys")?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// How often each command was called on the servers that are up, since each started: `get`, `evalsha`, `cluster|nodes`.
+    pub async fn commands(&self) -> Result<BTreeMap<String, u64>> {
+        let mut all = BTreeMap::new();
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            for (command, calls) in server.commands().await? {
+                *all.entry(command).or_default() += calls;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Connections of clients that are open now, this question's among them; links between the servers are not.
+    pub async fn connections(&self) -> Result<u64> {
+        let mut connections = 0;
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            connections += server.connections().await?;
+        }
+        Ok(connections)
+    }
+
+    /// Waits until every slot has a primary that is up, as every server that is up sees it. After a primary was killed or
+    /// paused, that is when its replica has taken over.
+    pub async fn wait_until_serving(&self) -> Result<()> {
+        wait_until("Redis Cluster serves", START_DEADLINE, async || {
+            for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+                server.process.expect_running()?;
+                let Ok(view) = server.view().await else { return Ok(false) };
+                if !view.is_ok || self.slots_served(&view) < SLOTS {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Waits until all servers are up, every slot has a primary, and every primary a replica that has all its keys.
+    pub async fn wait_until_whole(&self) -> Result<()> {
+        self.wait_until_serving().await?;
+        wait_until("Redis Cluster is whole", START_DEADLINE, async || {
+            for server in self.own_servers()? {
+                let Ok(view) = server.view().await else { return Ok(false) };
+                if view.replicas != PRIMARIES || !(view.is_primary || server.is_linked().await.unwrap_or(false)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    fn slots_served(&self, view: &View) -> usize {
+        let is_up = |port: u16| self.servers.iter().any(|server| server.port() == port && server.process.is_up());
+        view.slots.iter().filter(|slots| is_up(slots.port)).map(|slots| slots.range.clone().count()).sum()
+    }
+
+    /// Makes one cluster of servers that do not know each other.
+    async fn join(&self) -> Result<()> {
+        for server in &self.servers {
+            wait_until("Redis answers", START_DEADLINE, async || {
+                server.process.expect_running()?;
+                Ok(server.cli(&["ping"]).await.is_ok())
+            })
+            .await?;
+        }
+        let addresses = self.seeds();
+        let mut create = vec!["--cluster", "create"];
+        create.extend(addresses.iter().map(String::as_str));
+        create.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        self.any_up()?.cli_within(START_DEADLINE, &create).await?;
+        self.wait_until_whole().await
+    }
+
+    fn any_up(&self) -> Result<&Server> {
+        self.own_servers()?.iter().find(|server| server.process.is_up()).context("no server is up")
+    }
+
+    fn own_servers(&self) -> Result<&[Server]> {
+        ensure!(self.external.is_none(), "the servers are not ours to ask or harm");
+        Ok(&self.servers)
+    }
+
+    fn server(&self, server: usize) -> Result<&Server> {
+        self.own_servers()?.get(server).with_context(|| format!("there is no server {server}"))
+    }
+}
+
+/// Where `redis-server` is: named by the environment, else installed by the script, once a process.
+async fn program() -> Result<Prepared> {
+    static PROGRAM: OnceCell<Prepared> = OnceCell::const_new();
+    let find = async || match environment(SERVER_VARIABLE) {
+        Some(path) => Ok(Prepared::Ready(path)),
+        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
+    };
+    PROGRAM.get_or_try_init(find).await.cloned()
+}

@@ -1,0 +1,234 @@
+//! A real server as a child process: killed, paused and started again as a test wants, and never outliving the test.
+//! Its folder goes with it. Both hold when the test panics, and when the test's process is itself killed: statics are
+//! not dropped, so that servers which the tests of one binary share could not be ended by a `Drop` alone.
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use shortener_node::ambient::random;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+const LOG_TAIL_BYTES: usize = 4_096;
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Below the ports that Linux gives to outgoing connections (32768 on): one of those could take a killed server's port
+/// before the server is back.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Far more than it takes to find a few free ports among twelve thousand.
+const PORT_ATTEMPTS: usize = 1_000;
+/// A server that is being killed may still write for a moment.
+const REMOVE_SCRIPT: &str = r#"cat >/dev/null; n=0
+until rm -rf -- "$1" 2>/dev/null || [ "$n" -ge 100 ]; do n=$((n + 1)); sleep 0.1; done"#;
+
+/// One server, running or not.
+#[derive(Debug)]
+pub struct ServerProcess {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    log: PathBuf,
+    child: Mutex<Option<Child>>,
+    paused: AtomicBool,
+}
+
+impl ServerProcess {
+    /// Starts `program`; its output goes to the end of the file `log`.
+    pub fn start(program: &Path, arguments: Vec<OsString>, log: PathBuf) -> Result<Self> {
+        let server = Self { program: program.to_owned(), arguments, log, child: Mutex::new(None), paused: AtomicBool::new(false) };
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// Starts it as it was started before. It must have been killed, or have ended by itself.
+    pub fn start_again(&self) -> Result<()> {
+        ensure!(self.exit_status()?.is_some(), "{} runs already", self.program.display());
+        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("opening {}", self.log.display()))?;
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .args(&self.arguments)
+            .process_group(0) // Ctrl-C in a terminal is for the tests, which then end it
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("sharing the log")?)
+            .stderr(log);
+        let child = spawn(command).with_context(|| format!("starting {}", self.program.display()))?;
+        *self.child() = Some(child);
+        self.paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Ends it without warning (SIGKILL), paused or not, and returns when it is gone.
+    pub fn kill(&self) -> Result<()> {
+        let Some(mut child) = self.child().take() else { return Ok(()) };
+        child.kill().and_then(|()| child.wait()).with_context(|| format!("killing {}", self.program.display()))?;
+        Ok(())
+    }
+
+    /// Makes it hang (SIGSTOP): its connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.paused.store(true, Ordering::SeqCst);
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)?;
+        self.paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    /// Whether it has neither been killed nor paused, so that it is to be waited for.
+    pub fn is_up(&self) -> bool {
+        self.pid().is_some() && !self.paused.load(Ordering::SeqCst)
+    }
+
+    /// An error that shows the log, when it has ended by itself.
+    pub fn expect_running(&self) -> Result<()> {
+        let status = self.exit_status()?;
+        ensure!(status.is_none(), "{} ended: {status:?}\n{}", self.program.display(), self.log_tail());
+        Ok(())
+    }
+
+    /// The end of what it has written.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let tail = log.get(log.len().saturating_sub(LOG_TAIL_BYTES)..).unwrap_or_default();
+        String::from_utf8_lossy(tail).into_owned()
+    }
+
+    /// None while it runs; `Some(None)` when it was killed or never started.
+    fn exit_status(&self) -> Result<Option<Option<ExitStatus>>> {
+        match self.child().as_mut() {
+            Some(child) => Ok(child.try_wait().context("asking for a server's exit")?.map(Some)),
+            None => Ok(Some(None)),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        kill_process(pid.context("the server does not run")?, signal).context("signalling a server")
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // One that cannot be killed now is killed by the kernel with this process.
+        let _ = self.kill();
+    }
+}
+
+/// Starts a child that the kernel kills with this process: `setpriv` asks it to. The kernel counts the *thread* that
+/// made the child as its parent, and a test's thread ends with the test, so a thread that never ends makes them all.
+fn spawn(command: Command) -> Result<Child> {
+    type Job = (Command, Sender<io::Result<Child>>);
+    static JOBS: LazyLock<Sender<Job>> = LazyLock::new(|| {
+        let (sender, jobs) = channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in jobs {
+                // Whoever no longer waits has dropped the server: so is the child, which is then not waited for.
+                let _ = reply.send(command.spawn());
+            }
+        });
+        sender
+    });
+    let (reply, child) = channel();
+    JOBS.send((command, reply)).context("asking for a child process")?;
+    child.recv().context("waiting for a child process")?.context("making a child process")
+}
+
+/// A folder that is removed with its handle, or when this process ends without dropping it.
+#[derive(Debug)]
+pub struct ServerFolder {
+    path: PathBuf,
+    remover: Child,
+}
+
+impl ServerFolder {
+    /// An empty folder of its own.
+    pub fn new() -> Result<Self> {
+        let path = TempDir::new().context("making a folder for servers")?.keep();
+        // It waits for the end of its standard input, which is held open by this process alone.
+        let remover = Command::new("sh")
+            .args(["-c", REMOVE_SCRIPT, "sh"])
+            .arg(&path)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting what removes the folder")?;
+        Ok(Self { path, remover })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file into it and returns the file's path.
+    pub fn write(&self, name: &str, contents: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        std::fs::write(&path, contents).with_context(|| format!("writing {name}"))?;
+        Ok(path)
+    }
+}
+
+impl Drop for ServerFolder {
+    fn drop(&mut self) {
+        drop(self.remover.stdin.take());
+        // At worst the folder is still being removed when the next test begins: each has a folder of its own.
+        let _ = self.remover.wait();
+    }
+}
+
+/// Different ports that are free now, and that a server which is killed finds free again.
+pub fn lasting_ports(count: usize) -> Result<Vec<u16>> {
+    // All are held until all are known, so that they differ.
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..PORT_ATTEMPTS {
+        if held.len() == count {
+            break;
+        }
+        // At random, since other test processes look for ports in the same range.
+        let port = PORTS.start + u16::from_le_bytes(random()) % (PORTS.end - PORTS.start);
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    }
+    ensure!(held.len() == count, "no {count} free ports in {PORTS:?}");
+    held.iter().map(|listener| Ok(listener.local_addr().context("reading a bound port")?.port())).collect()
+}
+
+/// A name that no other test and no earlier run has used, so that they keep apart on servers that they share.
+pub fn fresh_name(test: &str) -> String {
+    format!("{test}-{:08x}", u32::from_le_bytes(random()))
+}
+
+/// Asks again and again until `condition` holds; its error ends the wait at once.
+pub async fn wait_until(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let holds = async {
+        while !condition().await? {
+            sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    };
+    timeout(deadline, holds).await.with_context(|| format!("waited {deadline:?} until {what}"))?
+}
