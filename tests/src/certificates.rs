@@ -40,6 +40,10 @@ impl Certificates {
             std::fs::write(&path, contents).with_context(|| format!("writing {name}"))?;
             Ok::<_, anyhow::Error>(path)
         };
-        Ok(Self { ca: write("ca.pem", &ca)?, cert: write("cert.pem", &cert)?, key: write("key.pem", &key.serialize_pem())? })
+        Ok(Self {
+            ca: write("ca.pem", &ca)?,
+            cert: write("cert.pem", &cert)?,
+            key: write("key.pem", &key.serialize_pem())?,
+        })
     }
 }

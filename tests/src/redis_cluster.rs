@@ -2,20 +2,19 @@
 //! of its own. They can be killed, paused and wiped; with TLS and an ACL user when asked for. With `TEST_REDIS_SEEDS` the
 //! same tests run against a cluster that is there already, which is left as it is: only the tests that harm a cluster are
 //! then not run.
+mod builder;
 mod server;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
+pub use self::builder::RedisClusterBuilder;
 use self::server::{Server, Settings, View};
 use crate::certificates::Certificates;
-use crate::prepared::{Prepared, not_run, prepare, say_not_run};
-use crate::server_process::{ServerFolder, lasting_ports, wait_until};
+use crate::server_process::{ServerFolder, wait_until};
 use crate::sizes::environment;
 
 /// Seed nodes of a real cluster, comma separated, to be used instead of servers of our own.
@@ -26,73 +25,9 @@ pub const SERVER_VARIABLE: &str = "SHORTENER_REDIS_SERVER";
 pub const SCRIPT: &str = "tests/env/redis.sh";
 
 const PRIMARIES: usize = 3;
-const SERVERS: usize = 2 * PRIMARIES;
 const SLOTS: usize = 16_384;
 /// Six servers make a cluster in 3 s on two idle cores.
 const START_DEADLINE: Duration = Duration::from_mins(1);
-
-/// What a cluster is started with.
-#[derive(Clone, Debug)]
-pub struct RedisClusterBuilder {
-    full_coverage: bool,
-    tls: bool,
-    user: Option<(String, String)>,
-}
-
-impl RedisClusterBuilder {
-    /// Refuses every command while any slot has no primary, as Redis does by default.
-    #[must_use]
-    pub fn require_full_coverage(mut self) -> Self {
-        self.full_coverage = true;
-        self
-    }
-
-    /// TLS alone, between the servers too; clients must show a certificate.
-    #[must_use]
-    pub fn tls(mut self) -> Self {
-        self.tls = true;
-        self
-    }
-
-    /// An ACL user with this password; the default user is off.
-    #[must_use]
-    pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.user = Some((name.to_owned(), password.to_owned()));
-        self
-    }
-
-    /// Starts the cluster and waits until it serves. None, and a line that says so, where Redis cannot be had or the tests
-    /// are to use a cluster that is there already; the first is a failure in CI.
-    pub async fn start(self) -> Result<Option<RedisCluster>> {
-        if environment(SEEDS_VARIABLE).is_some() {
-            say_not_run(&format!("{SEEDS_VARIABLE} is set, and this test harms its servers"));
-            return Ok(None);
-        }
-        self.start_own().await
-    }
-
-    async fn start_own(self) -> Result<Option<RedisCluster>> {
-        let program = match program().await? {
-            Prepared::Ready(path) => PathBuf::from(path),
-            Prepared::Missing(reason) => {
-                not_run(&format!("the tests on Redis Cluster: {reason}"))?;
-                return Ok(None);
-            }
-        };
-        let folder = ServerFolder::new()?;
-        let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
-        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user };
-        let ports = lasting_ports(2 * SERVERS)?;
-        let servers = ports.chunks_exact(2).map(|pair| match *pair {
-            [port, bus_port] => Server::start(&program, folder.path(), port, bus_port, &settings),
-            _ => unreachable!("chunks of two"),
-        });
-        let servers = servers.collect::<Result<Vec<_>>>()?;
-        let cluster = RedisCluster { servers, settings, external: None, _folder: folder };
-        cluster.join().await?;
-        Ok(Some(cluster))
-    }
-}
 
 /// A running cluster. Indices of servers begin with 0; which of them are primaries changes.
 #[derive(Debug)]
@@ -300,14 +235,4 @@ impl RedisCluster {
     fn server(&self, server: usize) -> Result<&Server> {
         self.own_servers()?.get(server).with_context(|| format!("there is no server {server}"))
     }
-}
-
-/// Where `redis-server` is: named by the environment, else installed by the script, once a process.
-async fn program() -> Result<Prepared> {
-    static PROGRAM: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(SERVER_VARIABLE) {
-        Some(path) => Ok(Prepared::Ready(path)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    PROGRAM.get_or_try_init(find).await.cloned()
 }

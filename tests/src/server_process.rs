@@ -7,13 +7,13 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use shortener_node::ambient::random;
 use tempfile::TempDir;
@@ -43,14 +43,20 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts `program`; its output goes to the end of the file `log`.
     pub fn start(program: &Path, arguments: Vec<OsString>, log: PathBuf) -> Result<Self> {
-        let server = Self { program: program.to_owned(), arguments, log, child: Mutex::new(None), paused: AtomicBool::new(false) };
+        let server = Self {
+            program: program.to_owned(),
+            arguments,
+            log,
+            child: Mutex::new(None),
+            paused: AtomicBool::new(false),
+        };
         server.start_again()?;
         Ok(server)
     }
 
     /// Starts it as it was started before. It must have been killed, or have ended by itself.
     pub fn start_again(&self) -> Result<()> {
-        ensure!(self.exit_status()?.is_some(), "{} runs already", self.program.display());
+        ensure!(self.ending()?.is_some(), "{} runs already", self.program.display());
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("opening {}", self.log.display()))?;
         let mut command = Command::new("setpriv");
@@ -100,8 +106,9 @@ impl ServerProcess {
 
     /// An error that shows the log, when it has ended by itself.
     pub fn expect_running(&self) -> Result<()> {
-        let status = self.exit_status()?;
-        ensure!(status.is_none(), "{} ended: {status:?}\n{}", self.program.display(), self.log_tail());
+        if let Some(ending) = self.ending()? {
+            bail!("{} ended: {ending}\n{}", self.program.display(), self.log_tail());
+        }
         Ok(())
     }
 
@@ -112,11 +119,14 @@ impl ServerProcess {
         String::from_utf8_lossy(tail).into_owned()
     }
 
-    /// None while it runs; `Some(None)` when it was killed or never started.
-    fn exit_status(&self) -> Result<Option<Option<ExitStatus>>> {
+    /// How it ended; none while it runs.
+    fn ending(&self) -> Result<Option<String>> {
         match self.child().as_mut() {
-            Some(child) => Ok(child.try_wait().context("asking for a server's exit")?.map(Some)),
-            None => Ok(Some(None)),
+            Some(child) => {
+                let status = child.try_wait().context("asking for a server's exit")?;
+                Ok(status.map(|status| status.to_string()))
+            }
+            None => Ok(Some("killed".to_owned())),
         }
     }
 
@@ -223,7 +233,11 @@ pub fn fresh_name(test: &str) -> String {
 }
 
 /// Asks again and again until `condition` holds; its error ends the wait at once.
-pub async fn wait_until(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+pub async fn wait_until(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
     let holds = async {
         while !condition().await? {
             sleep(POLL_INTERVAL).await;

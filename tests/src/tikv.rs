@@ -2,21 +2,20 @@
 //! free loopback ports with a folder of their own. They can be killed, paused, cut into regions and made to lose answers.
 //! With `TEST_PD_ENDPOINTS` the same tests run against a cluster that is there already, which is left as it is: only the
 //! tests that harm a cluster are then not run.
+mod builder;
 mod pd;
 mod store;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
-pub use self::store::StoreStatus;
+pub use self::builder::{Layout, TikvBuilder};
 use self::pd::Pd;
 use self::store::Store;
-use crate::prepared::{Prepared, not_run, prepare, say_not_run};
-use crate::server_process::{ServerFolder, lasting_ports, wait_until};
+pub use self::store::{Region, StoreStatus};
+use crate::server_process::{ServerFolder, wait_until};
 use crate::sizes::environment;
 
 /// Endpoints of a real cluster's PD, comma separated, to be used instead of servers of our own.
@@ -28,76 +27,6 @@ pub const SCRIPT: &str = "tests/env/tikv.sh";
 
 /// PD and three stores start in 5 s on two idle cores.
 const START_DEADLINE: Duration = Duration::from_mins(1);
-const PARTS: usize = 3;
-
-/// How the keys are spread over stores. No layout replicates: each key is kept once.
-#[derive(Clone, Debug)]
-pub enum Layout {
-    /// One store.
-    Single,
-    /// Three addresses over one engine: leaders move between them, as clients see it when a store goes away.
-    Replicas,
-    /// Three stores, each with the keys between two of these.
-    Shards([Vec<u8>; PARTS - 1]),
-}
-
-/// What a cluster is started with.
-#[derive(Clone, Debug)]
-pub struct TikvBuilder {
-    pd_members: usize,
-    layout: Layout,
-    sync_writes: bool,
-}
-
-impl TikvBuilder {
-    /// One member, or three, of which any may be lost.
-    #[must_use]
-    pub fn pd_members(mut self, members: usize) -> Self {
-        self.pd_members = members;
-        self
-    }
-
-    /// How keys are spread over stores.
-    #[must_use]
-    pub fn layout(mut self, layout: Layout) -> Self {
-        self.layout = layout;
-        self
-    }
-
-    /// Syncs each write to the disk, as TiKV does. Without, a killed store still loses nothing; only a power cut would.
-    #[must_use]
-    pub fn sync_writes(mut self) -> Self {
-        self.sync_writes = true;
-        self
-    }
-
-    /// Starts the cluster and waits until it serves. None, and a line that says so, where its programs cannot be had or
-    /// the tests are to use a cluster that is there already; the first is a failure in CI.
-    pub async fn start(self) -> Result<Option<Tikv>> {
-        if environment(PD_ENDPOINTS_VARIABLE).is_some() {
-            say_not_run(&format!("{PD_ENDPOINTS_VARIABLE} is set, and this test harms its servers"));
-            return Ok(None);
-        }
-        self.start_own().await
-    }
-
-    async fn start_own(self) -> Result<Option<Tikv>> {
-        let binaries = match binaries().await? {
-            Prepared::Ready(directory) => PathBuf::from(directory),
-            Prepared::Missing(reason) => {
-                not_run(&format!("the tests on TiKV: {reason}"))?;
-                return Ok(None);
-            }
-        };
-        let folder = ServerFolder::new()?;
-        let pds = Pd::start_all(&binaries, folder.path(), self.pd_members)?;
-        let mut tikv = Tikv { pds, stores: Vec::new(), regions: 1, external: None, folder: folder };
-        tikv.wait_for_pd().await?;
-        tikv.start_stores(&binaries, &self)?;
-        tikv.wait_until_serving().await?;
-        Ok(Some(tikv))
-    }
-}
 
 /// A running cluster. Indices of PD members and stores begin with 0.
 #[derive(Debug)]
@@ -130,7 +59,7 @@ impl Tikv {
     fn external(endpoints: &str) -> Result<Self> {
         let endpoints = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
         let folder = ServerFolder::new()?;
-        Ok(Self { pds: Vec::new(), stores: Vec::new(), regions: 0, external: Some(endpoints), folder: folder })
+        Ok(Self { pds: Vec::new(), stores: Vec::new(), regions: 0, external: Some(endpoints), folder })
     }
 
     /// `host:port` of each PD member, dead or alive.
@@ -279,32 +208,6 @@ impl Tikv {
         Ok(())
     }
 
-    fn start_stores(&mut self, binaries: &Path, builder: &TikvBuilder) -> Result<()> {
-        let pd = self.pd_endpoints().join(",");
-        let folder = self.folder.path().to_owned();
-        let start = |number: usize, addresses: usize, more: Vec<String>| {
-            let mut arguments = vec!["-pd".to_owned(), pd.clone()];
-            arguments.extend(more);
-            if builder.sync_writes {
-                arguments.push("-sync".to_owned());
-            }
-            Store::start(binaries, &folder, number, &lasting_ports(addresses + 1)?, arguments)
-        };
-        self.stores = match &builder.layout {
-            Layout::Single => vec![start(0, 1, Vec::new())?],
-            Layout::Replicas => vec![start(0, PARTS, Vec::new())?],
-            Layout::Shards(keys) => {
-                self.regions = PARTS;
-                let keys = keys.each_ref().map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-                let part = |part: usize| {
-                    ["-shard".to_owned(), format!("{part}/{PARTS}"), "-split".to_owned(), keys.join(",")].to_vec()
-                };
-                (0..PARTS).map(|number| start(number, 1, part(number))).collect::<Result<_>>()?
-            }
-        };
-        Ok(())
-    }
-
     async fn ask_stores(&self, request: &str) -> Result<()> {
         for store in self.own_stores()? {
             store.ask(request).await?;
@@ -328,14 +231,4 @@ impl Tikv {
     fn running_pds(&self) -> impl Iterator<Item = &Pd> {
         self.pds.iter().filter(|pd| pd.process.is_up())
     }
-}
-
-/// Where the programs are: named by the environment, else built by the script, once a process.
-async fn binaries() -> Result<Prepared> {
-    static BINARIES: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(BINARIES_VARIABLE) {
-        Some(directory) => Ok(Prepared::Ready(directory)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    BINARIES.get_or_try_init(find).await.cloned()
 }

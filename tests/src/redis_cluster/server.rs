@@ -77,7 +77,8 @@ impl View {
             // Slots on the move are in brackets; they also lie in a range.
             for slots in words.skip(5).filter(|slots| !slots.starts_with('[')) {
                 let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
-                let range = first.parse().context("a slot is a number")?..=last.parse().context("a slot is a number")?;
+                let range =
+                    first.parse().context("a slot is a number")?..=last.parse().context("a slot is a number")?;
                 view.slots.push(Slots { range, port });
             }
         }
@@ -86,13 +87,7 @@ impl View {
 }
 
 impl Server {
-    pub(super) fn start(
-        program: &Path,
-        folder: &Path,
-        port: u16,
-        bus_port: u16,
-        settings: &Settings,
-    ) -> Result<Self> {
+    pub(super) fn start(program: &Path, folder: &Path, port: u16, bus_port: u16, settings: &Settings) -> Result<Self> {
         let data = folder.join(format!("redis-{port}"));
         std::fs::create_dir(&data).context("making a folder for Redis")?;
         let log = folder.join(format!("redis-{port}.log"));

@@ -122,17 +122,21 @@ func ordered(db *badger.DB, running *inflight) grpc.UnaryServerInterceptor {
 // that its transaction committed. unistore would say that it conflicts with itself.
 func settle(db *badger.DB, r *kvrpcpb.PrewriteRequest, resp any) {
 	p, ok := resp.(*kvrpcpb.PrewriteResponse)
-	if !ok || p == nil || len(p.Errors) == 0 || len(r.Mutations) == 0 {
+	if !ok || p == nil || len(p.Errors) == 0 {
 		return
 	}
-	ts := commitTS(db, r.Mutations[0].Key, r.StartVersion)
-	if ts == 0 {
+	// A mutation that only checks its key leaves nothing to find; another of the same transaction does.
+	for _, m := range r.Mutations {
+		ts := commitTS(db, m.Key, r.StartVersion)
+		if ts == 0 {
+			continue
+		}
+		p.Errors = nil
+		if r.TryOnePc {
+			p.OnePcCommitTs = ts
+		} else {
+			p.MinCommitTs = ts
+		}
 		return
-	}
-	p.Errors = nil
-	if r.TryOnePc {
-		p.OnePcCommitTs = ts
-	} else {
-		p.MinCommitTs = ts
 	}
 }
