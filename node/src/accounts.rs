@@ -160,13 +160,13 @@ impl Accounts {
             .await;
         match inserted {
             Ok(()) => Ok(()),
-            Err(KvError::AlreadyExists { key }) if rows::is_email_key(&key) => Err(AccountError::EmailTaken),
-            // Nobody else has this ID: if the address leads to it, the transaction was committed.
-            Err(KvError::Undetermined)
+            // Nobody else has this ID: if the address leads to it, the transaction was committed and its answer lost.
+            Err(KvError::Undetermined | KvError::AlreadyExists { .. })
                 if rows::user_id_of_email(&self.kv, email.as_normalised()).await? == Some(id) =>
             {
                 Ok(())
             }
+            Err(KvError::AlreadyExists { key }) if rows::is_email_key(&key) => Err(AccountError::EmailTaken),
             Err(error) => Err(error.into()),
         }
     }

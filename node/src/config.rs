@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
 
 use crate::accounts::secret_key::SecretKey;
+use crate::kv::tikv::{TikvSettings, Tls};
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::public_url::{BaseUrl, PublicUrls};
@@ -38,9 +39,19 @@ pub struct Settings {
     /// Further host names, comma-separated, each with codes of its own.
     #[arg(long, env, value_delimiter = ',')]
     domains: Vec<String>,
-    /// Where links are kept: `embedded:DIRECTORY`.
+    /// Where links are kept: `embedded:DIRECTORY` of this machine, or `tikv://host:port,host:port/keyspace`, the addresses of
+    /// placement drivers.
     #[arg(long, env, default_value = "embedded:./data", value_parser = parse::database)]
     database_url: Database,
+    /// PEM file of who signed the certificates of TiKV's servers.
+    #[arg(long, env)]
+    tikv_ca: Option<PathBuf>,
+    /// PEM file of the certificate shown to TiKV.
+    #[arg(long, env)]
+    tikv_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    #[arg(long, env)]
+    tikv_key: Option<PathBuf>,
     /// Shared cache; without one the node keeps everything in its own memory.
     #[arg(long, env, hide_env_values = true)]
     redis_url: Option<Secret>,
@@ -176,6 +187,8 @@ pub enum Allocation {
 pub enum Database {
     /// In this directory of this machine.
     Embedded(PathBuf),
+    /// In a cluster that nodes share.
+    Tikv(TikvSettings),
 }
 
 /// What the log shows and how.
@@ -301,12 +314,14 @@ impl Settings {
         if self.listen_addr == self.admin_addr && self.listen_addr.port() != 0 {
             return Err(invalid("ADMIN_ADDR", "must differ from LISTEN_ADDR: metrics are not for the public"));
         }
+        let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
         let secret_key = parse::secret("SECRET_KEY", self.secret_key, self.secret_key_file)?;
         let secret_key_previous =
             parse::secret("SECRET_KEY_PREVIOUS", self.secret_key_previous, self.secret_key_previous_file)?;
         if secret_key_previous.is_some() && secret_key.is_none() {
             return Err(invalid("SECRET_KEY_PREVIOUS", "needs SECRET_KEY: it names the key before that one"));
         }
+        let database = database(self.database_url, tls, secret_key.is_some())?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
         let (level, format) = match self.debug {
@@ -317,7 +332,7 @@ impl Settings {
             listen_addr: self.listen_addr,
             admin_addr: self.admin_addr,
             public_urls,
-            database: self.database_url,
+            database,
             secret_key,
             secret_key_previous,
             access_token_ttl: Duration::from_secs(self.access_token_expire_minutes * 60),
@@ -361,6 +376,20 @@ impl Settings {
     }
 }
 
+/// Where links are kept, with what goes with it.
+fn database(database: Database, tls: Option<Tls>, has_secret_key: bool) -> Result<Database, ConfigError> {
+    match database {
+        Database::Embedded(_) if tls.is_some() => {
+            Err(invalid("TIKV_CA", "is for a DATABASE_URL of tikv://; leave it unset"))
+        }
+        Database::Tikv(_) if !has_secret_key => {
+            Err(invalid("SECRET_KEY", "is required with a DATABASE_URL of tikv://: all nodes must sign with one key"))
+        }
+        Database::Tikv(settings) => Ok(Database::Tikv(TikvSettings { tls, ..settings })),
+        embedded @ Database::Embedded(_) => Ok(embedded),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,7 +425,11 @@ mod tests {
             (&["--domains", "not a host"], "DOMAINS"),
             (&["--domains", "localhost:8000"], "DOMAINS"),
             (&["--database-url", "postgres://x"], "--database-url"),
-            (&["--database-url", "tikv://pd-0:2379"], "--database-url"),
+            (&["--database-url", "tikv://pd-0"], "--database-url"),
+            (&["--database-url", "tikv://pd-0:2379"], "SECRET_KEY"),
+            (&["--tikv-ca", "/no/such/file"], "TIKV_CA"),
+            (&["--tikv-ca", "/dev/null", "--tikv-cert", "/dev/null", "--tikv-key", "/no/such/file"], "TIKV_KEY"),
+            (&["--tikv-ca", "/dev/null", "--tikv-cert", "/dev/null", "--tikv-key", "/dev/null"], "TIKV_CA"),
             (&["--redis-url", "redis-cluster://r:6379"], "REDIS_URL"),
             (&["--rate-limit-window", "0"], "RATE_LIMIT_WINDOW"),
             (&["--rate-limit-requests", "0"], "--rate-limit-requests"),

@@ -18,9 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ambient::{self, UnixMs};
 use crate::kv::embedded::Embedded;
+use crate::kv::tikv::Tikv;
 use crate::kv::write_set::{Change, WriteSet};
+use crate::resilience::Condition;
 
 pub mod embedded;
+pub mod tikv;
 pub(crate) mod write_set;
 
 /// Longest key, in bytes: far above the longest text in a key, and below what either engine takes.
@@ -96,6 +99,8 @@ pub struct Place {
 pub enum Kv {
     /// On this machine's disk.
     Embedded(Embedded),
+    /// In a cluster that nodes share.
+    Tikv(Tikv),
 }
 
 impl Kv {
@@ -103,6 +108,7 @@ impl Kv {
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match self {
             Self::Embedded(engine) => engine.snapshot()?.get(key).await,
+            Self::Tikv(engine) => engine.get(key).await,
         }
     }
 
@@ -115,6 +121,15 @@ impl Kv {
     pub fn engine(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "embedded",
+            Self::Tikv(_) => "tikv",
+        }
+    }
+
+    /// How a store on other machines is, which is watched all the time; none for one in this process.
+    pub fn condition(&self) -> Option<Condition> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Tikv(engine) => Some(engine.condition()),
         }
     }
 
@@ -122,27 +137,51 @@ impl Kv {
     pub fn place(&self) -> Option<Place> {
         match self {
             Self::Embedded(engine) => Some(engine.place()),
+            Self::Tikv(_) => None,
+        }
+    }
+
+    /// Resolves with the reason once the engine has failed for good: the node should stop then. A store on other machines may
+    /// always come back.
+    pub async fn failed(&self) -> String {
+        match self {
+            Self::Embedded(engine) => engine.failed().await,
+            Self::Tikv(_) => std::future::pending().await,
+        }
+    }
+
+    /// Closes the store and tells whether that was done within `patience`; what was acknowledged is safe in any case.
+    pub async fn close(&self, patience: Duration) -> bool {
+        match self {
+            Self::Embedded(engine) => engine.close(patience).await,
+            Self::Tikv(_) => true,
         }
     }
 
     /// A view of the store as it is now, which never changes. Keep it for seconds, not minutes: it holds back compaction.
-    #[expect(clippy::unused_async, reason = "an engine on other machines asks them for a timestamp")]
     pub async fn snapshot(&self) -> Result<Snapshot, KvError> {
-        match self {
-            Self::Embedded(engine) => Ok(Snapshot { view: engine.snapshot()? }),
-        }
+        let view = match self {
+            Self::Embedded(engine) => View::Embedded(engine.snapshot()?),
+            Self::Tikv(engine) => View::Tikv(engine.view().await?),
+        };
+        Ok(Snapshot { view })
     }
 
     /// Begins a transaction on the store as it is now.
-    #[expect(clippy::unused_async, reason = "an engine on other machines asks them for a timestamp")]
     pub async fn begin(&self) -> Result<Transaction, KvError> {
-        match self {
+        let (started, now, view) = match self {
             Self::Embedded(engine) => {
                 let started = engine.begin()?;
-                let (now, writes) = (started.now(), WriteSet::default());
-                Ok(Transaction { started, snapshot: Snapshot { view: engine.snapshot()? }, now, writes })
+                let now = started.now();
+                (Started::Embedded(started), now, View::Embedded(engine.snapshot()?))
             }
-        }
+            Self::Tikv(engine) => {
+                let (started, view) = engine.begin().await?;
+                let now = started.now();
+                (Started::Tikv(Box::new(started)), now, View::Tikv(view))
+            }
+        };
+        Ok(Transaction { started, snapshot: Snapshot { view }, now, writes: WriteSet::default() })
     }
 
     /// Begins, runs `body` and commits; on `Conflict` begins again after a short random pause, at most
@@ -190,26 +229,52 @@ fn backoff(attempt: u32, random: [u8; 2]) -> Duration {
 /// An unchanging view of the store.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    view: embedded::View,
+    view: View,
+}
+
+#[derive(Clone, Debug)]
+enum View {
+    Embedded(embedded::View),
+    Tikv(tikv::View),
 }
 
 impl Snapshot {
     /// Reads one key.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.view.get(key).await
+        match &self.view {
+            View::Embedded(view) => view.get(key).await,
+            View::Tikv(view) => view.get(key).await,
+        }
     }
 
     /// Reads many keys, at most [`SCAN_ROWS_MAX`]; the answers are in the order of `keys`.
     pub async fn batch_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
         check_limit("a batch of keys to read", keys.len(), SCAN_ROWS_MAX)?;
-        self.view.batch_get(keys.to_vec()).await
+        match &self.view {
+            View::Embedded(view) => view.batch_get(keys.to_vec()).await,
+            View::Tikv(view) => view.batch_get(keys).await,
+        }
     }
 
     /// The first `limit` rows of `range` in ascending order of their keys; `limit` is at most [`SCAN_ROWS_MAX`].
     pub async fn scan(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
         check_limit("a scan's number of rows", limit, SCAN_ROWS_MAX)?;
-        self.view.scan(range, limit).await
+        self.scan_any(range, limit).await
     }
+
+    async fn scan_any(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
+        match &self.view {
+            View::Embedded(view) => view.scan(range, limit).await,
+            View::Tikv(view) => view.scan(range, limit).await,
+        }
+    }
+}
+
+/// What an engine needs to commit.
+#[derive(Debug)]
+enum Started {
+    Embedded(embedded::Started),
+    Tikv(Box<tikv::Started>),
 }
 
 /// A transaction: reads see the store as it was when it began, with its own writes on top.
@@ -218,7 +283,7 @@ impl Snapshot {
 /// reported by [`commit`](Self::commit).
 #[derive(Debug)]
 pub struct Transaction {
-    started: embedded::Started,
+    started: Started,
     snapshot: Snapshot,
     now: UnixMs,
     writes: WriteSet,
@@ -254,7 +319,7 @@ impl Transaction {
     pub async fn scan(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Row>, KvError> {
         check_limit("a scan's number of rows", limit, SCAN_ROWS_MAX)?;
         // A row that this transaction deleted must not cost the answer one of its places.
-        let stored = self.snapshot.view.scan(range.clone(), limit + self.writes.deletes_in(&range)).await?;
+        let stored = self.snapshot.scan_any(range.clone(), limit + self.writes.deletes_in(&range)).await?;
         Ok(self.writes.overlay(stored, &range, limit))
     }
 
@@ -285,7 +350,13 @@ impl Transaction {
         // The store may now forget the old versions that this transaction was reading.
         drop(snapshot);
         let writes = writes.finish()?;
-        if writes.is_empty() { Ok(()) } else { started.commit(writes).await }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        match started {
+            Started::Embedded(started) => started.commit(writes).await,
+            Started::Tikv(started) => started.commit(writes).await,
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub mod store;
 
 pub mod kv;
 
+pub mod resilience;
+
 pub mod ambient;
 pub mod invalid;
 

@@ -166,7 +166,13 @@ impl Links {
                     if let Some(first) = self.answered(idempotency.as_ref()).await? {
                         return Ok(first);
                     }
-                    self.explain_clash(&new, &at, &key).await?;
+                    let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
+                    if there.as_ref().is_some_and(|there| there.id == row.id) {
+                        // Our own, by an attempt whose answer was lost.
+                        self.cache.forget(new.domain.index(), &at.code);
+                        return Ok((at, row));
+                    }
+                    self.explain_clash(&new, &at, &key, there)?;
                 }
                 Err(LinkError::Store(StoreError::Kv(KvError::Undetermined))) => {
                     return self.read_back(&new, at, row).await;
@@ -236,12 +242,17 @@ impl Links {
 
     /// An insert found its key taken: an alias is somebody's; a minted code may have been taken by an alias, and minting
     /// moves on. Anything else must never happen and is counted before it is hidden by moving on.
-    async fn explain_clash(&self, new: &NewLink, at: &LinkAddress, key: &[u8]) -> Result<(), LinkError> {
+    fn explain_clash(
+        &self,
+        new: &NewLink,
+        at: &LinkAddress,
+        key: &[u8],
+        there: Option<LinkRow>,
+    ) -> Result<(), LinkError> {
         let taken_code = *key == *rows::link_key(&at.domain, &at.code);
         if taken_code && new.alias.is_some() {
             return Err(LinkError::AliasTaken);
         }
-        let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
         if !(taken_code && there.is_some_and(|row| row.is_alias)) {
             tracing::error!("a minted ID was taken already: was the store rolled back?");
             self.metrics.mint_clashes.inc();

@@ -3,7 +3,7 @@
 //! A keeper task holds the allocation ahead of need: it extends the worker's window, and fetches the spare grant when a tenth of
 //! the current one is used. When it cannot, minting goes on with what is held, and then refuses.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use shortener_crds::ids::allocate::RESTORE_RAISE_BLOCKS;
@@ -33,6 +33,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Why nothing was minted. All of them pass by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
+    /// The store has not been reached since the start: nobody knows yet how codes are permuted.
+    #[error("the store has not been reached yet")]
+    NoKeyspace,
     /// No worker ID is held at the moment.
     #[error("no worker ID is held")]
     NoWorker,
@@ -61,11 +64,18 @@ struct Shared {
     clock: Clock,
     boot: BootId,
     code_length: CodeLength,
-    permutation: CodePermutation,
+    keyspace: OnceLock<Keyspace>,
     state: Mutex<State>,
     /// Wakes the keeper before its time.
     wanted: Notify,
     claims_burnt: prometheus::IntCounter,
+}
+
+/// What is known of the keyspace once the store was reached.
+#[derive(Debug)]
+struct Keyspace {
+    identity: u128,
+    permutation: CodePermutation,
 }
 
 #[derive(Debug)]
@@ -91,37 +101,37 @@ impl Worker {
 }
 
 impl Minter {
-    /// Opens the keyspace, moves on if it was restored from a copy, takes a first allocation if the store gives one, and starts the keeper.
+    /// Takes a first allocation if the store gives one, and starts the keeper, which goes on trying if not. Fails when the
+    /// keyspace's record is damaged: to go on would mint other codes than before.
     pub async fn start(
         kv: Kv,
         clock: Clock,
         code_length: CodeLength,
         claims_burnt: prometheus::IntCounter,
     ) -> Result<Self, StoreError> {
-        let fresh = KeyspaceRow { identity: u128::from_be_bytes(random()), permutation_key: random() };
-        let keyspace = keyspace_or_insert(&kv, &fresh).await?;
-        if raise_marks_if_copied(&kv, fresh.identity).await? {
-            tracing::warn!(
-                "the data directory is a copy or was restored from one: codes go on {RESTORE_RAISE_BLOCKS} blocks further, past \
-                 all that may have been given out since the copy was made"
-            );
-        }
-        let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), code_length);
         let state = State { holding: Holding::new(code_length), snowflake: Snowflake::default(), worker: None };
         let shared = Arc::new(Shared {
             kv,
             clock,
             boot: BootId(u128::from_be_bytes(random())),
             code_length,
-            permutation,
+            keyspace: OnceLock::new(),
             state: Mutex::new(state),
             wanted: Notify::new(),
             claims_burnt,
         });
-        let pause = shared.look_after().await;
+        let pause = match shared.look_after().await {
+            Err(AllocationError::Store(damaged @ StoreError::Decode { .. })) => return Err(damaged),
+            looked_after => Pause::after(looked_after),
+        };
         let shutdown = CancellationToken::new();
         let keeper = tokio::spawn(keep(shared.clone(), pause, shutdown.clone()));
         Ok(Self { shared, shutdown, keeper: Arc::new(Mutex::new(Some(keeper))) })
+    }
+
+    /// What tells the keyspace from every other; none until the store has been reached.
+    pub fn keyspace_identity(&self) -> Option<u128> {
+        self.shared.keyspace.get().map(|keyspace| keyspace.identity)
     }
 
     /// Waits until IDs can be minted, for `patience` at most. A fresh window is empty for its first milliseconds: a node that
@@ -150,6 +160,7 @@ impl Minter {
 
     /// The next code.
     pub fn next_code(&self) -> Result<ShortCode, MintError> {
+        let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
         let now_ms = millis(self.shared.clock.monotonic());
         let mut state = self.shared.state();
         let code_id = state.holding.next(now_ms);
@@ -157,7 +168,7 @@ impl Minter {
             self.shared.wanted.notify_one();
         }
         drop(state);
-        self.shared.permutation.code(code_id?).ok_or(MintError::OutsideSpace)
+        keyspace.permutation.code(code_id?).ok_or(MintError::OutsideSpace)
     }
 
     /// The worker ID in use.
@@ -199,7 +210,7 @@ async fn keep(shared: Arc<Shared>, mut pause: Pause, shutdown: CancellationToken
             () = wanted => {}
             () = shutdown.cancelled() => return,
         }
-        pause = shared.look_after().await;
+        pause = Pause::after(shared.look_after().await);
     }
 }
 
@@ -209,6 +220,18 @@ struct Pause {
     at_most: Duration,
     /// After a failure it does not: with nothing left to mint from, every create wants more.
     ends_when_wanted: bool,
+}
+
+impl Pause {
+    fn after(looked_after: Result<Duration, AllocationError>) -> Self {
+        match looked_after {
+            Ok(at_most) => Self { at_most, ends_when_wanted: true },
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot allocate at the moment");
+                Self { at_most: RETRY_AFTER, ends_when_wanted: false }
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -223,16 +246,30 @@ impl Shared {
     }
 
     /// Does what is due, and tells when to look again.
-    async fn look_after(&self) -> Pause {
+    async fn look_after(&self) -> Result<Duration, AllocationError> {
+        if self.keyspace.get().is_none() {
+            self.open_keyspace().await?;
+        }
         let blocks = self.look_after_blocks().await;
         let worker = self.look_after_worker().await;
-        match blocks.and(worker) {
-            Ok(at_most) => Pause { at_most, ends_when_wanted: true },
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot allocate at the moment");
-                Pause { at_most: RETRY_AFTER, ends_when_wanted: false }
-            }
+        blocks.and(worker)
+    }
+
+    /// Reads the keyspace's record, or makes it; and moves on if the store was restored from a copy.
+    async fn open_keyspace(&self) -> Result<(), StoreError> {
+        let fresh = KeyspaceRow { identity: u128::from_be_bytes(random()), permutation_key: random() };
+        let mut keyspace = keyspace_or_insert(&self.kv, &fresh).await?;
+        if raise_marks_if_copied(&self.kv, fresh.identity).await? {
+            keyspace.identity = fresh.identity;
+            tracing::warn!(
+                "the data directory is a copy or was restored from one: codes go on {RESTORE_RAISE_BLOCKS} blocks further, past \
+                 all that may have been given out since the copy was made"
+            );
         }
+        let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), self.code_length);
+        // Only the keeper comes here, and what is there stays.
+        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation });
+        Ok(())
     }
 
     /// Takes blocks until none are asked for. Each turn raises the store's mark, so that burnt ones are soon behind.
@@ -362,8 +399,7 @@ mod tests {
                 assert!(ids.insert(u64::from(id(&minter, &clock).await)));
             }
             minter.stop().await;
-            let Kv::Embedded(engine) = &kv;
-            assert!(engine.close(Duration::from_secs(10)).await);
+            assert!(kv.close(Duration::from_secs(10)).await);
         }
     }
 

@@ -35,12 +35,14 @@ use crate::http::serve::serve;
 use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
+use crate::kv::tikv::Tikv;
 use crate::limits::Limits;
 use crate::limits::memory::MemoryLimits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::link::Destination;
 use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
 use crate::minter::Minter;
+use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
 use files::ADMIN_CONNECTIONS_MAX;
@@ -138,10 +140,8 @@ pub async fn run(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Database::Embedded(directory) = &config.database;
-    let engine = Embedded::open(directory, clock.clone())?;
     let registry = Registry::new();
-    let (app, background) = assemble(config, &engine, clock, &registry).await?;
+    let (app, background) = assemble(config, clock, &registry).await?;
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
@@ -160,7 +160,7 @@ pub async fn run(
         tokio::select! {
             () = public => None,
             () = not_ready => None,
-            reason = engine.failed() => Some(reason),
+            reason = app.kv.failed() => Some(reason),
         }
     };
     ready.store(false, Ordering::SeqCst);
@@ -175,7 +175,7 @@ pub async fn run(
     // What is left then only reads, or waits for the store.
     let _ = tokio::time::timeout(STOP_TASKS, stopped).await;
     let left = STOP.saturating_sub(app.clock.monotonic().saturating_sub(stopping));
-    let is_closed = engine.close(left).await;
+    let is_closed = app.kv.close(left).await;
     match failure {
         Some(reason) => Err(RunError::StoreFailed(reason)),
         None if is_closed => Ok(()),
@@ -204,15 +204,27 @@ impl Background {
     }
 }
 
+/// Opens the store that the configuration names.
+fn open(
+    database: &Database,
+    clock: &Clock,
+    metrics: &BackEndMetrics,
+    background: &mut Background,
+) -> Result<Kv, OpenError> {
+    match database {
+        Database::Embedded(directory) => Embedded::open(directory, clock.clone()).map(Kv::Embedded),
+        Database::Tikv(settings) => {
+            let engine = Tikv::new(settings, clock.clone(), metrics);
+            background.spawn(engine.clone().keep(background.shutdown.clone()));
+            Ok(Kv::Tikv(engine))
+        }
+    }
+}
+
 /// Puts a node together on its store.
-async fn assemble(
-    config: Config,
-    engine: &Embedded,
-    clock: Clock,
-    registry: &Registry,
-) -> Result<(Arc<App>, Background), RunError> {
-    let kv = Kv::Embedded(engine.clone());
+async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(Arc<App>, Background), RunError> {
     let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
+    let kv = open(&config.database, &clock, &BackEndMetrics::register(registry)?, &mut background)?;
     let metrics = HttpMetrics::register(registry)?;
     register_process(registry)?;
     let claims_burnt = counter(registry, "shortener_claims_burnt_total", "Granted blocks that were claimed already.")?;
@@ -287,7 +299,10 @@ fn start_clicks(
 }
 
 fn start_accounts(config: &Config, kv: &Kv, clock: &Clock, minter: &Minter) -> Result<Accounts, RunError> {
-    let Database::Embedded(directory) = &config.database;
+    let directory = match &config.database {
+        Database::Embedded(directory) => Some(directory.as_path()),
+        Database::Tikv(_) => None,
+    };
     let secret = secret_key::load(config.secret_key.clone(), directory)?;
     let issuer = config.public_urls.base().as_str().to_owned();
     let tokens = AccessTokens::new(issuer, config.access_token_ttl, &secret, config.secret_key_previous.as_ref());

@@ -445,7 +445,7 @@ mod embedded_only {
     #[tokio::test]
     async fn after_closing_everything_is_refused_and_all_that_was_acknowledged_is_there() {
         let (kv, dir) = embedded();
-        let Kv::Embedded(engine) = kv.clone();
+        let Kv::Embedded(engine) = kv.clone() else { unreachable!("it was opened as one") };
         let mut transaction = kv.begin().await.unwrap();
         transaction.put("a".into(), "1".into());
         transaction.commit().await.unwrap();

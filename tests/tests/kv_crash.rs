@@ -417,7 +417,7 @@ mod full_disk {
             let kv = open(disk.path());
             let (acknowledged, in_doubt) = commit_until_refused(&kv).await;
             assert!(acknowledged.len() > 300, "{size_mib} MiB: {}", acknowledged.len());
-            let Kv::Embedded(engine) = kv.clone();
+            let Kv::Embedded(engine) = kv.clone() else { unreachable!("it was opened as one") };
             let reason = engine.failed().await;
             assert!(!reason.contains('\n'), "{reason}");
             let unavailable = KvError::Unavailable { reason };

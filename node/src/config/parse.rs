@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{ConfigError, Database, invalid};
 use crate::accounts::secret_key::SecretKey;
+use crate::kv::tikv::{TikvSettings, Tls};
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 
@@ -61,12 +62,33 @@ fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, ConfigError
     Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
 }
 
-/// `embedded:DIRECTORY`.
+/// `embedded:DIRECTORY` or `tikv://host:port,host:port/keyspace`.
 pub(super) fn database(text: &str) -> Result<Database, String> {
-    match text.split_once(':') {
-        Some(("embedded", directory)) if !directory.is_empty() => Ok(Database::Embedded(PathBuf::from(directory))),
-        Some(("tikv", _)) => Err("tikv is not supported by this release; use embedded:DIRECTORY".to_owned()),
-        _ => Err("must be embedded:DIRECTORY".to_owned()),
+    if let Some(tikv) = text.strip_prefix("tikv://") {
+        return TikvSettings::parse(tikv).map(Database::Tikv);
+    }
+    match text.strip_prefix("embedded:") {
+        Some(directory) if !directory.is_empty() => Ok(Database::Embedded(PathBuf::from(directory))),
+        _ => Err("must be embedded:DIRECTORY or tikv://host:port,host:port/keyspace".to_owned()),
+    }
+}
+
+/// The three files of mutual TLS: all of them or none.
+pub(super) fn tls(
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<Tls>, ConfigError> {
+    match (ca, cert, key) {
+        (None, None, None) => Ok(None),
+        (Some(ca), Some(cert), Some(key)) => {
+            for (setting, path) in [("TIKV_CA", &ca), ("TIKV_CERT", &cert), ("TIKV_KEY", &key)] {
+                let read = std::fs::File::open(path);
+                read.map_err(|source| ConfigError::Unreadable { setting, path: path.clone(), source })?;
+            }
+            Ok(Some(Tls { ca, cert, key }))
+        }
+        _ => Err(invalid("TIKV_CA", "give TIKV_CA, TIKV_CERT and TIKV_KEY together, or none of them")),
     }
 }
 

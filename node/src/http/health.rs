@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
+use crate::resilience::Condition;
 
 /// How long health waits for the store.
 const STORE_DEADLINE: Duration = Duration::from_secs(1);
@@ -56,16 +57,14 @@ pub struct Ids {
         (status = 503, description = "The store cannot be reached", body = Health),
     ))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    let begun = app.clock.monotonic();
-    let reached = matches!(tokio::time::timeout(STORE_DEADLINE, app.kv.ping()).await, Ok(Ok(())));
-    let latency_ms = app.clock.monotonic().saturating_sub(begun).as_secs_f64() * 1_000.0;
+    let Condition { is_up: reached, latency } = store(&app).await;
     let (code, status, store) = match reached {
         true => (StatusCode::OK, "ok", "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable"),
     };
     let body = Health {
         status,
-        store: BackEnd { engine: app.kv.engine(), status: store, latency_ms },
+        store: BackEnd { engine: app.kv.engine(), status: store, latency_ms: latency.as_secs_f64() * 1_000.0 },
         cache: BackEnd { engine: app.cache.engine(), status: "ok", latency_ms: 0.0 },
         ids: Ids { worker_id: app.minter.worker_id().map(u16::from), remaining: app.minter.remaining() },
     };
@@ -74,4 +73,14 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// How the store is: as it was found within the last second where it is watched, else as it is found now.
+async fn store(app: &App) -> Condition {
+    if let Some(condition) = app.kv.condition() {
+        return condition;
+    }
+    let begun = app.clock.monotonic();
+    let is_up = matches!(tokio::time::timeout(STORE_DEADLINE, app.kv.ping()).await, Ok(Ok(())));
+    Condition { is_up, latency: app.clock.monotonic().saturating_sub(begun) }
 }

@@ -18,11 +18,14 @@ const FILE_NAME: &str = "secret_key";
 /// Nobody but the owner reads it.
 const MODE: u32 = 0o600;
 
-/// The configured key, or the one in `directory`, which is made if there is none.
-pub(super) fn load(configured: Option<SecretKey>, directory: &Path) -> Result<SecretKey, RunError> {
-    if let Some(secret) = configured {
-        return Ok(secret);
-    }
+/// The configured key, or the one in the data `directory`, which is made if there is none. Nodes that share a store have no such
+/// directory, and have to be given a key.
+pub(super) fn load(configured: Option<SecretKey>, directory: Option<&Path>) -> Result<SecretKey, RunError> {
+    let directory = match (configured, directory) {
+        (Some(secret), _) => return Ok(secret),
+        (None, Some(directory)) => directory,
+        (None, None) => return Err(RunError::Start("SECRET_KEY is not set".to_owned())),
+    };
     let path = directory.join(FILE_NAME);
     let failed = |source| RunError::SecretKey { path: path.clone(), source };
     match File::open(&path) {
@@ -67,8 +70,8 @@ mod tests {
     #[test]
     fn a_generated_key_is_private_and_stays_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let first = load(None, directory.path()).unwrap();
-        let again = load(None, directory.path()).unwrap();
+        let first = load(None, Some(directory.path())).unwrap();
+        let again = load(None, Some(directory.path())).unwrap();
         assert_eq!(first.derive(b"test"), again.derive(b"test"));
         let mode = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
@@ -78,11 +81,11 @@ mod tests {
     fn a_key_that_others_may_read_or_that_was_cut_short_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
-        load(None, directory.path()).unwrap();
+        load(None, Some(directory.path())).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-        assert!(load(None, directory.path()).unwrap_err().to_string().contains("0600"));
+        assert!(load(None, Some(directory.path())).unwrap_err().to_string().contains("0600"));
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&path, b"short").unwrap();
-        assert!(load(None, directory.path()).unwrap_err().to_string().contains("5 bytes"));
+        assert!(load(None, Some(directory.path())).unwrap_err().to_string().contains("5 bytes"));
     }
 }
