@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStr, Resettable};
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
 
@@ -27,6 +27,8 @@ pub use parse::Secret;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shortener-node", version, max_term_width = 100)]
 pub struct Settings {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address of the public HTTP listener.
     #[arg(long, env, default_value = "0.0.0.0:8000")]
     listen_addr: SocketAddr,
@@ -41,16 +43,16 @@ pub struct Settings {
     domains: Vec<String>,
     /// Where links are kept: `embedded:DIRECTORY` of this machine, or `tikv://host:port,host:port/keyspace`, the addresses of
     /// placement drivers.
-    #[arg(long, env, default_value = "embedded:./data", value_parser = parse::database)]
+    #[arg(long, env, global = true, default_value = "embedded:./data", value_parser = parse::database)]
     database_url: Database,
     /// PEM file of who signed the certificates of TiKV's servers.
-    #[arg(long, env)]
+    #[arg(long, env, global = true)]
     tikv_ca: Option<PathBuf>,
     /// PEM file of the certificate shown to TiKV.
-    #[arg(long, env)]
+    #[arg(long, env, global = true)]
     tikv_cert: Option<PathBuf>,
     /// PEM file of that certificate's key.
-    #[arg(long, env)]
+    #[arg(long, env, global = true)]
     tikv_key: Option<PathBuf>,
     /// Shared cache; without one the node keeps everything in its own memory.
     #[arg(long, env, hide_env_values = true)]
@@ -146,6 +148,31 @@ pub struct Settings {
     /// Who hands out worker IDs and blocks: the node itself, or the operator.
     #[arg(long, env, default_value = "self")]
     allocation: Allocation,
+}
+
+/// What to do instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Writes everything that is kept to a file, as JSON Lines, as it is at one moment. An embedded store must not be in use by a
+    /// node meanwhile; TiKV may.
+    Backup {
+        /// Where to. `-` is standard output.
+        file: PathBuf,
+    },
+    /// Reads such a file into a store that is empty.
+    Restore {
+        /// Where from. `-` is standard input.
+        file: PathBuf,
+    },
+}
+
+/// What the program is asked to do.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Serve.
+    Serve(Box<Config>),
+    /// Back up this database or restore it.
+    Once(Command, Database),
 }
 
 /// How much is logged.
@@ -296,6 +323,18 @@ impl Settings {
             if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg }
         });
         Self::from_arg_matches(&command.try_get_matches()?)
+    }
+
+    /// What is asked for, with the settings that it needs checked.
+    pub fn task(self) -> Result<Task, ConfigError> {
+        match self.command.clone() {
+            None => self.check().map(Box::new).map(Task::Serve),
+            Some(command) => {
+                let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
+                // No token is signed: no key is needed.
+                database(self.database_url, tls, true).map(|database| Task::Once(command, database))
+            }
+        }
     }
 
     /// Checks every setting and every pair that could contradict each other.
@@ -449,6 +488,16 @@ mod tests {
             let problem = check(args).expect_err(&format!("{args:?} should be refused"));
             assert!(problem.contains(named), "{args:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_backup_needs_the_database_alone() {
+        let task = |args: &[&str]| Settings::try_parse_from(args).map(|settings| settings.task().unwrap());
+        let asked = task(&["shortener-node", "backup", "--database-url", "tikv://pd-0:2379", "out"]).unwrap();
+        let Task::Once(Command::Backup { file }, Database::Tikv(settings)) = asked else { panic!("{asked:?}") };
+        assert_eq!((file, settings.pd_endpoints), (PathBuf::from("out"), vec!["pd-0:2379".to_owned()]));
+        assert!(matches!(task(&["shortener-node"]).unwrap(), Task::Serve(_)));
+        assert!(task(&["shortener-node", "restore"]).is_err(), "the file is missing");
     }
 
     #[test]

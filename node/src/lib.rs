@@ -10,6 +10,7 @@ pub mod http;
 pub mod logging;
 
 pub mod accounts;
+pub mod backup;
 pub mod clicks;
 pub mod links;
 pub mod qr;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use shortener_node::ambient::Clock;
-use shortener_node::config::{Config, Settings};
+use shortener_node::config::{Config, Settings, Task};
+use shortener_node::run::once::run_once;
 use shortener_node::{Listeners, logging, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,16 +18,23 @@ use tokio_util::sync::CancellationToken;
 const STUCK_READS: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    let config = match settings() {
-        Ok(config) => config,
+    let task = match task() {
+        Ok(task) => task,
         Err(code) => return code,
     };
-    logging::init(config.log);
+    if let Task::Serve(config) = &task {
+        logging::init(config.log);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
     };
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(async {
+        match task {
+            Task::Serve(config) => serve(*config).await,
+            Task::Once(command, database) => Ok(run_once(command, &database, Clock::system()).await?),
+        }
+    });
     // A read that a disk does not answer must not keep the process.
     runtime.shutdown_timeout(STUCK_READS);
     match ended {
@@ -35,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn settings() -> Result<Config, ExitCode> {
+fn task() -> Result<Task, ExitCode> {
     let settings = Settings::read().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // The text is what was asked for; if nobody reads it there is no one to complain to.
@@ -44,7 +52,7 @@ fn settings() -> Result<Config, ExitCode> {
         }
         _ => complain(&first_paragraph(&error.to_string()), 2),
     })?;
-    settings.check().map_err(|error| complain(&error.to_string(), 2))
+    settings.task().map_err(|error| complain(&error.to_string(), 2))
 }
 
 /// The first paragraph of a message as one line: what is wrong and which values there are, without the hints on usage.

@@ -121,7 +121,9 @@ impl Minter {
             claims_burnt,
         });
         let pause = match shared.look_after().await {
-            Err(AllocationError::Store(damaged @ StoreError::Decode { .. })) => return Err(damaged),
+            Err(AllocationError::Store(damaged @ (StoreError::Decode { .. } | StoreError::HalfRestored))) => {
+                return Err(damaged);
+            }
             looked_after => Pause::after(looked_after),
         };
         let shutdown = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 mod blocked_hosts;
 mod files;
+pub mod once;
 mod secret_key;
 
 use std::net::SocketAddr;

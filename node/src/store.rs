@@ -62,7 +62,40 @@ pub enum Kind {
     Place = b'r',
 }
 
+/// Every kind, with the name that it has in a backup.
+pub const KINDS: [(Kind, &str); 18] = [
+    (Kind::Keyspace, "keyspace"),
+    (Kind::Claim, "claim"),
+    (Kind::HighWaterMark, "high_water_mark"),
+    (Kind::Worker, "worker"),
+    (Kind::Link, "link"),
+    (Kind::LinkById, "link_by_id"),
+    (Kind::LinkByOwner, "link_by_owner"),
+    (Kind::Idempotency, "idempotency"),
+    (Kind::User, "user"),
+    (Kind::UserByEmail, "user_by_email"),
+    (Kind::RefreshToken, "refresh_token"),
+    (Kind::RefreshFamily, "refresh_family"),
+    (Kind::Click, "click"),
+    (Kind::ClickTotal, "click_total"),
+    (Kind::ClickDay, "click_day"),
+    (Kind::ClickHour, "click_hour"),
+    (Kind::VisitorSalt, "visitor_salt"),
+    (Kind::Place, "place"),
+];
+
 impl Kind {
+    /// The kind of a key, if it is one that this release knows.
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let byte = *key.first()?;
+        KINDS.into_iter().map(|(kind, _)| kind).find(|kind| *kind as u8 == byte)
+    }
+
+    /// Its name in a backup.
+    pub fn name(self) -> &'static str {
+        KINDS.into_iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+    }
+
     /// Where all rows of this kind lie.
     pub fn rows(self) -> Range<Vec<u8>> {
         prefix_range(Key::of(self).build())
@@ -131,6 +164,9 @@ pub enum StoreError {
     /// The key-value engine failed.
     #[error("the store failed")]
     Kv(#[from] KvError),
+    /// A restore of this keyspace was begun and not finished.
+    #[error("a backup was restored here in part; restore it into an empty keyspace and use that")]
+    HalfRestored,
     /// A row is not what its kind says: written by a newer release, or damaged.
     #[error("a {kind:?} row does not decode (version byte {version:?})")]
     Decode {

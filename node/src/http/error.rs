@@ -194,7 +194,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Kv(error) => error.into(),
-            StoreError::Decode { .. } => Self::Internal(Arc::new(error)),
+            StoreError::Decode { .. } | StoreError::HalfRestored => Self::Internal(Arc::new(error)),
         }
     }
 }
@@ -232,7 +232,7 @@ impl From<ResolveError> for ApiError {
             ResolveError::Deadline => Self::no_store(error),
             ResolveError::Store(cause) => match &*cause {
                 StoreError::Kv(_) => Self::Unavailable("The store cannot be reached.", RETRY_SOON, Some(cause)),
-                StoreError::Decode { .. } => Self::Internal(cause),
+                StoreError::Decode { .. } | StoreError::HalfRestored => Self::Internal(cause),
             },
         }
     }

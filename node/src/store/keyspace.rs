@@ -6,6 +6,8 @@ use super::{Key, Kind, StoreError, decode, encode};
 use crate::kv::{Kv, KvError, Place, Transaction};
 
 const KEYSPACE_V1: u8 = 1;
+/// Stands in place of the version while a backup is being restored: no node begins on half of one.
+const HALF_RESTORED: u8 = 0;
 const PLACE_V1: u8 = 1;
 
 /// The keyspace record.
@@ -28,7 +30,7 @@ pub async fn keyspace_or_insert(kv: &Kv, fresh: &KeyspaceRow) -> Result<Keyspace
     let key = Key::of(Kind::Keyspace).build();
     let inserted = kv.transact(async |mut txn| {
         if let Some(bytes) = txn.get(&key).await? {
-            let found = decode(Kind::Keyspace, KEYSPACE_V1, &bytes)?;
+            let found = decode_keyspace(&bytes)?;
             return Ok::<_, StoreError>((txn, found));
         }
         txn.insert(key.clone(), encode(KEYSPACE_V1, fresh));
@@ -37,17 +39,35 @@ pub async fn keyspace_or_insert(kv: &Kv, fresh: &KeyspaceRow) -> Result<Keyspace
     match inserted.await {
         Err(StoreError::Kv(KvError::AlreadyExists { .. } | KvError::Undetermined)) => {
             let bytes = kv.get(&key).await?.ok_or(KvError::Undetermined)?;
-            decode(Kind::Keyspace, KEYSPACE_V1, &bytes)
+            decode_keyspace(&bytes)
         }
         other => other,
     }
+}
+
+/// Reads the record's value.
+pub fn decode_keyspace(bytes: &[u8]) -> Result<KeyspaceRow, StoreError> {
+    match bytes {
+        [HALF_RESTORED, ..] => Err(StoreError::HalfRestored),
+        bytes => decode(Kind::Keyspace, KEYSPACE_V1, bytes),
+    }
+}
+
+/// Marks an empty keyspace as one that is being restored; the commit fails with `AlreadyExists` where there is a record.
+pub fn begin_restore(txn: &mut Transaction) {
+    txn.insert(Key::of(Kind::Keyspace).build(), vec![HALF_RESTORED]);
+}
+
+/// Makes a restored keyspace one that nodes may use.
+pub fn end_restore(txn: &mut Transaction, row: &KeyspaceRow) {
+    txn.put(Key::of(Kind::Keyspace).build(), encode(KEYSPACE_V1, row));
 }
 
 /// Gives the keyspace another identity. Its permutation key stays, and with it every code.
 pub async fn renew_identity(txn: &mut Transaction, identity: u128) -> Result<(), StoreError> {
     let key = Key::of(Kind::Keyspace).build();
     if let Some(bytes) = txn.get(&key).await? {
-        let found: KeyspaceRow = decode(Kind::Keyspace, KEYSPACE_V1, &bytes)?;
+        let found = decode_keyspace(&bytes)?;
         txn.put(key, encode(KEYSPACE_V1, &KeyspaceRow { identity, ..found }));
     }
     Ok(())
