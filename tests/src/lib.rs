@@ -14,3 +14,4 @@ pub mod server_process;
 pub mod sizes;
 pub mod tasks;
 pub mod tikv;
+pub mod tikv_engine;

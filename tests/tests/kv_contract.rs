@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, and so may what only tests call")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use shortener_node::ambient::{Clock, UnixMs};
 use shortener_node::kv::embedded::Embedded;
 use shortener_node::kv::{Kv, KvError, SCAN_ROWS_MAX, Snapshot, Transaction, prefix_range};
+use shortener_tests::tikv::Tikv;
+use shortener_tests::tikv_engine::Engine;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -367,7 +370,7 @@ macro_rules! contract_suite {
                 #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
                 #[test]
                 fn it_behaves_as_a_sorted_map(ops in contract::ops()) {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     runtime.block_on(async {
                         let (kv, _alive) = $open;
                         contract::it_behaves_as_a_sorted_map(kv, ops).await;
@@ -383,25 +386,46 @@ fn embedded() -> (Kv, TempDir) {
     (Kv::Embedded(Embedded::open(dir.path(), Clock::system()).unwrap()), dir)
 }
 
-contract_suite!(
-    embedded_engine,
-    embedded(),
-    [
-        a_snapshot_never_changes,
-        a_transaction_sees_its_own_writes_and_nobody_elses,
-        a_dropped_transaction_writes_nothing,
-        the_second_writer_of_a_key_conflicts,
-        reads_alone_never_conflict,
-        one_after_another_nobody_conflicts,
-        an_insert_finds_its_key_taken,
-        of_many_who_insert_one_key_one_wins,
-        no_update_is_lost,
-        a_transaction_is_seen_whole_or_not_at_all,
-        scans_are_ordered_bounded_and_half_open,
-        what_is_too_large_is_refused_and_nothing_is_written,
-        time_never_goes_back,
-    ]
-);
+/// A keyspace of its own in the cluster that the tests of this file share; none where no cluster can be had.
+async fn tikv() -> Option<(Kv, Engine)> {
+    static KEYSPACES: AtomicU32 = AtomicU32::new(0);
+    let cluster = Tikv::shared().await.unwrap()?;
+    // A cluster that is not ours may have seen other runs.
+    let keyspace = format!("contract-{}-{}", std::process::id(), KEYSPACES.fetch_add(1, Ordering::Relaxed));
+    let engine = Engine::open(cluster.pd_endpoints(), &keyspace).await.unwrap();
+    Some((engine.kv.clone(), engine))
+}
+
+/// Both engines keep the same contract.
+macro_rules! on_every_engine {
+    ($contract:tt) => {
+        contract_suite!(embedded_engine, embedded(), $contract);
+        contract_suite!(
+            tikv_engine,
+            match tikv().await {
+                Some(opened) => opened,
+                None => return,
+            },
+            $contract
+        );
+    };
+}
+
+on_every_engine!([
+    a_snapshot_never_changes,
+    a_transaction_sees_its_own_writes_and_nobody_elses,
+    a_dropped_transaction_writes_nothing,
+    the_second_writer_of_a_key_conflicts,
+    reads_alone_never_conflict,
+    one_after_another_nobody_conflicts,
+    an_insert_finds_its_key_taken,
+    of_many_who_insert_one_key_one_wins,
+    no_update_is_lost,
+    a_transaction_is_seen_whole_or_not_at_all,
+    scans_are_ordered_bounded_and_half_open,
+    what_is_too_large_is_refused_and_nothing_is_written,
+    time_never_goes_back,
+]);
 
 mod embedded_only {
     use super::*;
