@@ -2,7 +2,6 @@
 //! committed what it did not, nor the other way round. Each trap of the client has its test here.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "these are tests; clippy knows them by their attribute alone, and misses what they call"
 )]

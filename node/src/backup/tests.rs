@@ -89,7 +89,7 @@ async fn a_backup_that_was_cut_short_or_changed_is_refused_and_no_node_begins_on
         without(1),
         lines[..5].concat(),
         whole[..whole.len() - 1].to_owned(),
-        whole.replacen("Z", "Y", 1),
+        whole.replacen('Z', "Y", 1),
         whole.replacen("\"link\"", "\"lynk\"", 1),
     ];
     for backup in damaged {
