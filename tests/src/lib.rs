@@ -4,6 +4,7 @@ pub mod bench;
 pub mod browser;
 pub mod certificates;
 pub mod client;
+pub mod fleet;
 pub mod full_disk;
 pub mod kv_writer;
 pub mod model;

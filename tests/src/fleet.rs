@@ -1,0 +1,146 @@
+//! Several nodes as one service on shared servers, and a load on them that counts every answer and keeps what was
+//! acknowledged, to be checked when the fault is over.
+pub mod history;
+pub mod load;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::sync::RwLock;
+
+use crate::client::Client;
+use crate::node::{Node, NodeBuilder};
+
+/// Of all nodes alike, so that a token of one is good at all of them.
+const BASE_URL: &str = "http://sho.rt";
+const SECRET_KEY: &str = "a secret of tests alone, 32 bytes";
+
+/// The nodes. One that is killed can be replaced by a new process, as a supervisor does.
+#[derive(Debug)]
+pub struct Fleet {
+    builder: NodeBuilder,
+    nodes: Vec<RwLock<Member>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    node: Option<Node>,
+    client: Client,
+}
+
+impl Fleet {
+    /// Starts so many nodes on a store, and on a cache if there is one.
+    pub async fn start(nodes: usize, database_url: &str, redis_url: Option<&str>) -> Result<Arc<Self>> {
+        let mut builder = Node::builder()
+            .setting("BASE_URL", BASE_URL)
+            .setting("SECRET_KEY", SECRET_KEY)
+            .setting("DATABASE_URL", database_url)
+            .setting("ANALYTICS_FLUSH_INTERVAL", "500ms")
+            .setting("LOG_LEVEL", "warn");
+        if let Some(redis_url) = redis_url {
+            builder = builder.setting("REDIS_URL", redis_url);
+        }
+        Self::of(nodes, builder).await
+    }
+
+    /// Starts so many nodes as `builder` says.
+    pub async fn of(nodes: usize, builder: NodeBuilder) -> Result<Arc<Self>> {
+        let mut members = Vec::new();
+        for _ in 0..nodes {
+            let node = builder.clone().start().await?;
+            members.push(RwLock::new(Member { client: node.client()?, node: Some(node) }));
+        }
+        Ok(Arc::new(Self { builder, nodes: members }))
+    }
+
+    /// How many nodes there are, dead or alive.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A client of one node: of its last process, if it is dead.
+    pub async fn client(&self, node: usize) -> Client {
+        self.nodes[node % self.nodes.len()].read().await.client.clone()
+    }
+
+    /// Ends a node without warning. Its metrics of the last moment are given, since they end with it.
+    pub async fn kill(&self, node: usize) -> Result<Metrics> {
+        let mut member = self.nodes[node].write().await;
+        let victim = member.node.take().context("the node is dead already")?;
+        let metrics = Metrics::of(&victim).await?;
+        victim.kill().await?;
+        Ok(metrics)
+    }
+
+    /// Starts a new process in place of one that was killed.
+    pub async fn replace(&self, node: usize) -> Result<()> {
+        let started = self.builder.clone().start().await?;
+        let mut member = self.nodes[node].write().await;
+        *member = Member { client: started.client()?, node: Some(started) };
+        Ok(())
+    }
+
+    /// The metrics of all nodes that are alive, summed.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        let mut sum = Metrics::default();
+        for member in &self.nodes {
+            if let Some(node) = &member.read().await.node {
+                sum.add(&Metrics::of(node).await?);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What each node has logged.
+    pub async fn logs(&self) -> Vec<String> {
+        let mut logs = Vec::new();
+        for member in &self.nodes {
+            logs.extend(member.read().await.node.as_ref().map(Node::log));
+        }
+        logs
+    }
+
+    /// Stops all nodes as a supervisor does, and holds each to exit code 0 in time.
+    pub async fn stop(&self) -> Result<()> {
+        for member in &self.nodes {
+            if let Some(node) = member.write().await.node.take() {
+                node.stop().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Figures of `/metrics`, by name and labels as they are written there.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Of one node now.
+    pub async fn of(node: &Node) -> Result<Self> {
+        let text = Client::new(node.admin_url())?.get("/metrics").await?.expect_status(200)?.text();
+        let figures = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (name, figure) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), figure.parse().ok()?))
+        });
+        Ok(Self(figures.collect()))
+    }
+
+    /// Adds those of another node or time.
+    pub fn add(&mut self, other: &Self) {
+        for (name, figure) in &other.0 {
+            *self.0.entry(name.clone()).or_default() += figure;
+        }
+    }
+
+    /// The sum of all figures whose name begins so; labels follow the name in braces.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.0.iter().filter(|(found, _)| found.starts_with(name)).map(|(_, figure)| figure).sum()
+    }
+}
