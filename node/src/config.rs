@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
 
 use crate::accounts::secret_key::SecretKey;
+use crate::cache::redis_cluster::RedisSettings;
 use crate::kv::tikv::{TikvSettings, Tls};
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
@@ -54,9 +55,22 @@ pub struct Settings {
     /// PEM file of that certificate's key.
     #[arg(long, env, global = true)]
     tikv_key: Option<PathBuf>,
-    /// Shared cache; without one the node keeps everything in its own memory.
+    /// Cache that nodes share, `redis-cluster://user:password@host:port,host:port`, or `rediss-cluster://` for TLS; without one
+    /// the node keeps everything in its own memory.
     #[arg(long, env, hide_env_values = true)]
     redis_url: Option<Secret>,
+    /// File that holds `REDIS_URL`.
+    #[arg(long, env)]
+    redis_url_file: Option<PathBuf>,
+    /// PEM file of who signed the certificates of Redis' servers; by default those that this machine trusts.
+    #[arg(long, env)]
+    redis_ca: Option<PathBuf>,
+    /// PEM file of the certificate shown to Redis, if it asks for one.
+    #[arg(long, env)]
+    redis_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    #[arg(long, env)]
+    redis_key: Option<PathBuf>,
     /// Signs access tokens; 32 bytes at least. Generated and kept with the data when the node runs alone.
     #[arg(long, env, hide_env_values = true)]
     secret_key: Option<Secret>,
@@ -121,7 +135,7 @@ pub struct Settings {
     #[arg(long, env)]
     geoip_database: Option<PathBuf>,
     /// Clicks in an hour from which a link counts as hot in a shared cache.
-    #[arg(long, env, default_value_t = 100)]
+    #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     hot_url_click_threshold: u32,
     /// Memory for links kept in the process, in bytes.
     #[arg(long, env, default_value = "64MiB", value_parser = parse::bytes)]
@@ -251,6 +265,8 @@ pub struct Config {
     pub public_urls: PublicUrls,
     /// Where links are kept.
     pub database: Database,
+    /// The cache that nodes share; `None`: this process's own.
+    pub redis: Option<RedisSettings>,
     /// Signs access tokens; `None`: the one generated with the data.
     pub secret_key: Option<SecretKey>,
     /// Still accepted for access tokens.
@@ -277,6 +293,8 @@ pub struct Config {
     pub analytics_retention_days: u32,
     /// A MaxMind-format file for countries.
     pub geoip_database: Option<PathBuf>,
+    /// Redirects in an hour from which a link is hot.
+    pub hot_url_click_threshold: u32,
     /// Memory for links kept in the process, in bytes.
     pub local_cache_bytes: u64,
     /// How long a link is kept in the process.
@@ -361,6 +379,8 @@ impl Settings {
             return Err(invalid("SECRET_KEY_PREVIOUS", "needs SECRET_KEY: it names the key before that one"));
         }
         let database = database(self.database_url, tls, secret_key.is_some())?;
+        let certificates = parse::redis_certificates(self.redis_ca, self.redis_cert, self.redis_key)?;
+        let redis = parse::redis(self.redis_url, self.redis_url_file, certificates)?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
         let (level, format) = match self.debug {
@@ -372,6 +392,7 @@ impl Settings {
             admin_addr: self.admin_addr,
             public_urls,
             database,
+            redis,
             secret_key,
             secret_key_previous,
             access_token_ttl: Duration::from_secs(self.access_token_expire_minutes * 60),
@@ -390,6 +411,7 @@ impl Settings {
             analytics_flush_interval: self.analytics_flush_interval,
             analytics_retention_days: self.analytics_retention_days,
             geoip_database: self.geoip_database,
+            hot_url_click_threshold: self.hot_url_click_threshold,
             local_cache_bytes: self.local_cache_bytes,
             local_cache_ttl: self.local_cache_ttl,
             blocked_hosts_file: self.blocked_hosts_file,
@@ -404,7 +426,6 @@ impl Settings {
             true => Err(invalid(setting, "not supported by this release; leave it unset")),
             false => Ok(()),
         };
-        not_yet("REDIS_URL", self.redis_url.is_some())?;
         not_yet("OIDC_ISSUER", self.oidc_issuer.is_some())?;
         not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())?;
         not_yet("OTLP_ENDPOINT", self.otlp_endpoint.is_some())?;
@@ -469,7 +490,11 @@ mod tests {
             (&["--tikv-ca", "/no/such/file"], "TIKV_CA"),
             (&["--tikv-ca", "/dev/null", "--tikv-cert", "/dev/null", "--tikv-key", "/no/such/file"], "TIKV_KEY"),
             (&["--tikv-ca", "/dev/null", "--tikv-cert", "/dev/null", "--tikv-key", "/dev/null"], "TIKV_CA"),
-            (&["--redis-url", "redis-cluster://r:6379"], "REDIS_URL"),
+            (&["--redis-url", "redis://r:6379"], "REDIS_URL"),
+            (&["--redis-url", "rediss-cluster://r:6379", "--redis-ca", "/no/such/file"], "REDIS_CA"),
+            (&["--redis-url", "redis-cluster://r:6379", "--redis-ca", "/dev/null"], "REDIS_CA"),
+            (&["--redis-url", "rediss-cluster://r:6379", "--redis-cert", "/dev/null"], "REDIS_CERT"),
+            (&["--redis-url-file", "/no/such/file"], "REDIS_URL"),
             (&["--rate-limit-window", "0"], "RATE_LIMIT_WINDOW"),
             (&["--rate-limit-requests", "0"], "--rate-limit-requests"),
             (&["--rate-limit-login", "5"], "--rate-limit-login"),
@@ -504,6 +529,10 @@ mod tests {
     fn a_secret_is_never_shown() {
         let config = check(&["--secret-key", "0123456789abcdef0123456789abcdef"]).unwrap();
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        let config = check(&["--redis-url", "redis-cluster://ada:0123456789abcdef@r:6379"]).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        let problem = check(&["--redis-url", "redis-cluster://ada:0123456789abcdef@r"]).unwrap_err();
+        assert!(!problem.contains("0123456789abcdef"), "{problem}");
     }
 
     #[test]

@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::kv::Kv;
 use crate::limits::Limits;
 use crate::limits::unknown_codes::UnknownCodes;
+use crate::links::hot::HotLinks;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
 use error::ApiError;
@@ -72,6 +73,8 @@ pub struct App {
     pub links: Links,
     /// From codes to where they lead.
     pub resolve: Resolve,
+    /// Links that many follow, where nodes share a cache.
+    pub hot: Option<Arc<HotLinks>>,
     /// Use-cases of accounts.
     pub accounts: Accounts,
     /// The click pipeline.

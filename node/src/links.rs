@@ -5,8 +5,11 @@
 
 pub mod alias;
 pub mod blocked_hosts;
+pub mod coherence;
+pub mod hot;
 pub mod link;
 pub mod list;
+pub mod replay;
 pub mod request;
 pub mod resolve;
 pub mod target_url;
@@ -17,10 +20,11 @@ use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 pub use link::RedirectStatus;
-pub use resolve::{Resolve, ResolveError, Resolved};
+pub use resolve::{Resolve, ResolveError, Resolved, Waited};
 
 use crate::ambient::{Clock, UnixMs};
 use crate::cache::local::LocalCache;
+use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
 use crate::invalid::Invalid;
 use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
@@ -28,6 +32,7 @@ use crate::public_url::PublicUrls;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
 use crate::store::idempotency::{IdempotencyRow, first_answer, idempotency_key, remember_answer};
+use crate::store::invalidations::put_invalidation;
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
 use link::Destination;
@@ -100,6 +105,7 @@ pub struct Links {
     clock: Clock,
     minter: Minter,
     cache: Arc<LocalCache<Destination>>,
+    shared: Option<SharedLinks>,
     public_urls: PublicUrls,
     own_domains: OwnDomains,
     blocked_hosts: BlockedHostsNow,
@@ -121,6 +127,8 @@ pub struct LinksParts {
     pub minter: Minter,
     /// The cache that redirects are answered from, told of every change.
     pub cache: Arc<LocalCache<Destination>>,
+    /// Links in the cache that nodes share, if they do.
+    pub shared: Option<SharedLinks>,
     /// Our own hosts.
     pub public_urls: PublicUrls,
     /// Hosts that may not be shortened.
@@ -134,9 +142,10 @@ pub struct LinksParts {
 impl Links {
     /// The use-cases on these parts; fails when a host of ours is no host.
     pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, public_urls, blocked_hosts, redirect_status, metrics } = parts;
+        let LinksParts { kv, clock, minter, cache, shared, public_urls, blocked_hosts, redirect_status, metrics } =
+            parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
-        Ok(Self { kv, clock, minter, cache, public_urls, own_domains, blocked_hosts, redirect_status, metrics })
+        Ok(Self { kv, clock, minter, cache, shared, public_urls, own_domains, blocked_hosts, redirect_status, metrics })
     }
 
     /// Makes a link for `owner`. With an idempotency key that was used before, gives the link as it was made then.
@@ -159,6 +168,7 @@ impl Links {
                 Ok((at, row)) => {
                     // The code may have been asked for before it was there, and is then remembered as unknown.
                     self.cache.forget(new.domain.index(), &at.code);
+                    self.tell_of_created(&at, &row);
                     return Ok((at, row));
                 }
                 Err(LinkError::Store(StoreError::Kv(KvError::AlreadyExists { key }))) => {
@@ -170,6 +180,7 @@ impl Links {
                     if there.as_ref().is_some_and(|there| there.id == row.id) {
                         // Our own, by an attempt whose answer was lost.
                         self.cache.forget(new.domain.index(), &at.code);
+                        self.tell_of_created(&at, &row);
                         return Ok((at, row));
                     }
                     self.explain_clash(&new, &at, &key, there)?;
@@ -193,8 +204,33 @@ impl Links {
         self.cache.forget(new.domain.index(), &at.code);
         let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
         match there.is_some_and(|there| there.id == row.id) {
-            true => Ok((at, row)),
+            true => {
+                self.tell_of_created(&at, &row);
+                Ok((at, row))
+            }
             false => Err(KvError::Undetermined.into()),
+        }
+    }
+
+    /// Leaves a link that was just made in the cache that nodes share: whoever makes one looks at it next.
+    fn tell_of_created(&self, at: &LinkAddress, row: &LinkRow) {
+        if let Some(shared) = &self.shared {
+            shared.created(at.clone(), shared_link(row), row.is_alias);
+        }
+    }
+
+    /// Within the transaction of a change: leaves word of it for the caches that nodes share. Where nodes share a store they may
+    /// share a cache, be it that this node does not use it.
+    fn leave_word(&self, txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
+        if self.shared.is_some() || matches!(self.kv, Kv::Tikv(_)) {
+            put_invalidation(txn, at, row.version);
+        }
+    }
+
+    /// After the commit of a change: tells the cache that nodes share, and by it the other nodes.
+    fn tell_of_changed(&self, at: &LinkAddress, row: &LinkRow) {
+        if let Some(shared) = &self.shared {
+            shared.changed(at.clone(), shared_link(row));
         }
     }
 
@@ -293,9 +329,12 @@ impl Links {
             let (at, row) = owned(&txn, owner, id).await?;
             let row = changed(row, &change, self.clock.now());
             rows::put_link(&mut txn, &at, &row);
+            self.leave_word(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
-        changed.await
+        let (at, row) = changed.await?;
+        self.tell_of_changed(&at, &row);
+        Ok((at, row))
     }
 
     /// Deletes a link of `owner`'s; its code is never given out again.
@@ -303,17 +342,21 @@ impl Links {
         let _forgotten = self.forgotten_when_done(owner, id).await?;
         let deleted = self.kv.transact(async |mut txn| {
             let (at, row) = owned(&txn, owner, id).await?;
-            rows::bury_link(&mut txn, &at, &tombstone(&row, self.clock.now()));
-            Ok::<_, LinkError>((txn, ()))
+            let row = tombstone(&row, self.clock.now());
+            rows::bury_link(&mut txn, &at, &row);
+            self.leave_word(&mut txn, &at, &row);
+            Ok::<_, LinkError>((txn, (at, row)))
         });
-        deleted.await
+        let (at, row) = deleted.await?;
+        self.tell_of_changed(&at, &row);
+        Ok(())
     }
 
     /// What makes the cache forget a link once it is dropped: the change was made, or nobody knows whether, or the caller went
     /// away while it was being made.
     async fn forgotten_when_done(&self, owner: UserId, id: u64) -> Result<ForgottenWhenDone<'_>, LinkError> {
-        let (at, _) = owned(&self.kv.begin().await?, owner, id).await?;
-        Ok(ForgottenWhenDone { links: self, at })
+        let (at, row) = owned(&self.kv.begin().await?, owner, id).await?;
+        Ok(ForgottenWhenDone { links: self, at, next_version: row.version.saturating_add(1) })
     }
 
     fn blocked_hosts(&self) -> Arc<BlockedHosts> {
@@ -331,10 +374,17 @@ impl Links {
 struct ForgottenWhenDone<'a> {
     links: &'a Links,
     at: LinkAddress,
+    /// The version that the change makes.
+    next_version: u32,
 }
 
 impl Drop for ForgottenWhenDone<'_> {
     fn drop(&mut self) {
+        if let Some(shared) = &self.links.shared {
+            // Before it is forgotten: a read that begins after that must not find the old one in the shared cache. If the
+            // change was not made after all, this link is read from the store until it is.
+            shared.heard(&self.at, self.next_version);
+        }
         if let Some(domain) = self.links.public_urls.by_name(&self.at.domain) {
             self.links.cache.forget(domain.index(), &self.at.code);
         }
@@ -371,6 +421,10 @@ async fn insert(
     }
     rows::insert_link(&mut txn, at, row);
     Ok((txn, (at.clone(), row.clone())))
+}
+
+fn shared_link(row: &LinkRow) -> SharedLink {
+    SharedLink { version: row.version, row: Some(rows::encode_link(row).into()) }
 }
 
 async fn owned(txn: &Transaction, owner: UserId, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {

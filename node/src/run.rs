@@ -4,6 +4,7 @@ mod blocked_hosts;
 mod files;
 pub mod once;
 mod secret_key;
+mod shared;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
 use files::ADMIN_CONNECTIONS_MAX;
+use shared::{keep_hot, share};
 
 /// How long requests in flight have to finish after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -225,15 +227,17 @@ fn open(
 /// Puts a node together on its store.
 async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(Arc<App>, Background), RunError> {
     let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
-    let kv = open(&config.database, &clock, &BackEndMetrics::register(registry)?, &mut background)?;
+    let back_ends = BackEndMetrics::register(registry)?;
+    let kv = open(&config.database, &clock, &back_ends, &mut background)?;
     let metrics = HttpMetrics::register(registry)?;
     register_process(registry)?;
     let claims_burnt = counter(registry, "shortener_claims_burnt_total", "Granted blocks that were claimed already.")?;
     let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
     let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, claims_burnt).await?;
     minter.settled(SETTLE).await;
-    let clicks = start_clicks(&config, &kv, &minter, registry, &mut background)?;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
+    let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
+    let clicks = start_clicks(&config, &kv, &minter, registry, &mut background)?;
     let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
     if let Some(path) = config.blocked_hosts_file.clone() {
         background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
@@ -245,17 +249,25 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         clock: clock.clone(),
         minter: minter.clone(),
         cache: local.clone(),
+        shared: shared.as_ref().map(|shared| shared.links.clone()),
         public_urls: config.public_urls.clone(),
         blocked_hosts,
         redirect_status: config.redirect_status,
         metrics: LinkMetrics { mint_clashes },
     });
+    let shared_links = shared.as_ref().map(|shared| shared.links.clone());
+    let resolve = Resolve::new(kv.clone(), clock.clone(), local, shared_links, config.cache_max_age);
+    let hot = shared.as_ref().map(|shared| keep_hot(&config, shared, &resolve, &clock, &mut background));
     let app = App {
         links: links.map_err(|error| RunError::Start(error.to_string()))?,
-        resolve: Resolve::new(kv.clone(), clock.clone(), local, config.cache_max_age),
+        resolve,
+        hot,
         accounts: start_accounts(&config, &kv, &clock, &minter)?,
         clicks,
-        cache: Cache::Memory(Memory::new(clock.clone())),
+        cache: match &shared {
+            Some(shared) => Cache::RedisCluster(shared.redis.clone()),
+            None => Cache::Memory(Memory::new(clock.clone())),
+        },
         limits: Limits::Memory(MemoryLimits::new(clock.clone())),
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,

@@ -10,6 +10,7 @@ pub mod clicks;
 #[cfg(test)]
 mod frozen;
 pub mod idempotency;
+pub mod invalidations;
 pub mod keyspace;
 pub mod links;
 
@@ -60,6 +61,8 @@ pub enum Kind {
     VisitorSalt = b'q',
     /// Where the store's files were when it was last opened: one row.
     Place = b'r',
+    /// That a link was changed, until caches that nodes share know it: (domain, code).
+    Invalidation = b's',
 }
 
 /// Every kind, with the name that it has in a backup.

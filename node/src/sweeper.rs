@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ambient::{Clock, UnixMs};
 use crate::kv::{Kv, KvError, Row};
-use crate::store::{Kind, accounts, clicks, idempotency, key_after};
+use crate::store::{Kind, accounts, clicks, idempotency, invalidations, key_after};
 
 /// Rows that one transaction reads, and deletes at most.
 const PAGE_ROWS: usize = 500;
@@ -54,6 +54,7 @@ pub fn table(click_retention_days: u32) -> Vec<Expiring> {
         Expiring::within(Kind::VisitorSalt, |now| vec![clicks::expired_salts(now)]),
         Expiring::where_row(Kind::ClickHour, move |key, _value, now| clicks::hour_has_expired(key, now, kept)),
         Expiring::where_row(Kind::Idempotency, |_key, value, now| idempotency::expired(value, now)),
+        Expiring::where_row(Kind::Invalidation, |_key, value, now| invalidations::expired(value, now)),
         Expiring::where_row(Kind::RefreshToken, has_expired),
         Expiring::where_row(Kind::RefreshFamily, has_expired),
     ]

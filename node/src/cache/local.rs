@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, EntryAction};
 
 /// Bytes of a typical entry, from which the cache sizes its tables.
 const ENTRY_BYTES_TYPICAL: u64 = 256;
@@ -90,9 +90,33 @@ impl<V> LocalCache<V> {
         Ok(entry.value)
     }
 
+    /// What a code means and until when that is known, if it is known at `now`.
+    pub fn known_until(&self, domain: u16, code: &str, now: Duration) -> Option<(Arc<V>, Duration)> {
+        let entry = self.entries.get(&*name(domain, code))?;
+        (now < entry.ends).then_some((entry.value, entry.ends))
+    }
+
+    /// Replaces what a code means, known until `now` + TTL, if that is still what was `seen`: if the code was forgotten since, so
+    /// is `value`, which was read before.
+    pub fn renew(&self, domain: u16, code: &str, seen: &Arc<V>, value: V, now: Duration) {
+        let renewed = Entry { value: Arc::new(value), ends: now.saturating_add(self.ttl) };
+        // An entry that is not there is not made: its place is given back.
+        let _ = self.entries.entry(&*name(domain, code), None, |_, entry| {
+            if Arc::ptr_eq(&entry.value, seen) {
+                *entry = renewed.clone();
+            }
+            EntryAction::Retain(())
+        });
+    }
+
     /// Forgets a code, and whatever a read that is under way is going to find.
     pub fn forget(&self, domain: u16, code: &str) {
         self.entries.remove(&*name(domain, code));
+    }
+
+    /// Forgets everything, and whatever the reads that are under way are going to find.
+    pub fn clear(&self) {
+        self.entries.clear();
     }
 
     /// Bytes kept at the moment.
@@ -131,6 +155,27 @@ mod tests {
         assert_eq!(cache.get(1, "abc", just_before).as_deref(), Some(&2));
         assert_eq!(cache.get(0, "abc", Duration::from_secs(5)), None);
         assert_eq!(*cache.get_or_read(0, "abc", Duration::from_secs(5), read(3)).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_is_not_renewed_and_what_is_known_stays_for_longer() {
+        let cache = cache();
+        let (soon, later) = (Duration::from_secs(4), Duration::from_secs(8));
+        cache.get_or_read(0, "abc", AT_START, read(1)).await.unwrap();
+        let (seen, ends) = cache.known_until(0, "abc", soon).unwrap();
+        assert_eq!((*seen, ends), (1, Duration::from_secs(5)));
+        cache.renew(0, "abc", &seen, 2, soon);
+        assert_eq!(cache.get(0, "abc", later).as_deref(), Some(&2));
+        // Another was read meanwhile, or it was changed.
+        cache.renew(0, "abc", &seen, 3, soon);
+        assert_eq!(cache.get(0, "abc", later).as_deref(), Some(&2));
+        let (seen, _) = cache.known_until(0, "abc", later).unwrap();
+        cache.forget(0, "abc");
+        cache.renew(0, "abc", &seen, 4, later);
+        assert_eq!(cache.get(0, "abc", later), None);
+        assert_eq!(*cache.get_or_read(0, "abc", later, read(5)).await.unwrap(), 5);
+        cache.clear();
+        assert_eq!(cache.get(0, "abc", later), None);
     }
 
     #[tokio::test]

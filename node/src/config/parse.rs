@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{ConfigError, Database, invalid};
 use crate::accounts::secret_key::SecretKey;
+use crate::cache::redis_cluster::{RedisCertificates, RedisSettings};
 use crate::kv::tikv::{TikvSettings, Tls};
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
@@ -46,13 +47,53 @@ pub(super) fn secret(
     value: Option<Secret>,
     file: Option<PathBuf>,
 ) -> Result<Option<SecretKey>, ConfigError> {
-    let secret = match (value, file) {
-        (Some(_), Some(_)) => return Err(invalid(setting, "give the value or the file, not both")),
-        (Some(value), None) => value,
-        (None, Some(path)) => read_secret(setting, &path)?,
-        (None, None) => return Ok(None),
-    };
+    let Some(secret) = one_of(setting, value, file)? else { return Ok(None) };
     SecretKey::new(secret.0).map(Some).map_err(|error| invalid(setting, error.to_string()))
+}
+
+fn one_of(setting: &'static str, value: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, ConfigError> {
+    match (value, file) {
+        (Some(_), Some(_)) => Err(invalid(setting, "give the value or the file, not both")),
+        (Some(value), None) => Ok(Some(value)),
+        (None, Some(path)) => read_secret(setting, &path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Where the cluster of `REDIS_URL` is, which is a secret because a password may stand in it.
+pub(super) fn redis(
+    value: Option<Secret>,
+    file: Option<PathBuf>,
+    certificates: Option<RedisCertificates>,
+) -> Result<Option<RedisSettings>, ConfigError> {
+    let setting = "REDIS_URL";
+    let settings = one_of(setting, value, file)?.map(|secret| {
+        let text = std::str::from_utf8(&secret.0).map_err(|_| invalid(setting, "must be text"))?;
+        RedisSettings::parse(text).map_err(|problem| invalid(setting, problem))
+    });
+    match (settings.transpose()?, certificates) {
+        (Some(settings), Some(certificates)) if settings.is_tls => Ok(Some(RedisSettings { certificates, ..settings })),
+        (_, Some(_)) => Err(invalid("REDIS_CA", "is for a REDIS_URL of rediss-cluster://; leave it unset")),
+        (settings, None) => Ok(settings),
+    }
+}
+
+/// What TLS to Redis goes by, where that is not what this machine trusts.
+pub(super) fn redis_certificates(
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<RedisCertificates>, ConfigError> {
+    let read = |setting, path: PathBuf| {
+        std::fs::read(&path).map_err(|source| ConfigError::Unreadable { setting, path, source })
+    };
+    let client = match (cert, key) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => Some((read("REDIS_CERT", cert)?, Zeroizing::new(read("REDIS_KEY", key)?))),
+        _ => return Err(invalid("REDIS_CERT", "give REDIS_CERT and REDIS_KEY together, or neither")),
+    };
+    let ca = ca.map(|path| read("REDIS_CA", path)).transpose()?;
+    Ok((ca.is_some() || client.is_some()).then_some(RedisCertificates { ca, client }))
 }
 
 fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, ConfigError> {

@@ -14,6 +14,7 @@ use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Code, QueryOf, User, named_domain};
+use crate::cache::{CacheKey, Kept};
 use crate::clicks::{self, Summary};
 
 /// How old a summary may be.
@@ -47,14 +48,14 @@ pub async fn summary(
 ) -> Result<Response, ApiError> {
     let domain = named_domain(&app, params.domain.as_deref())?;
     app.links.owned_at(owner, domain.as_str(), &code).await?;
-    let key = format!("analytics:summary:{}/{code}", domain.as_str());
+    let key = CacheKey { domain: domain.as_str(), code: &code, of: Kept::Summary };
     let kept = if wants_fresh(&headers) { None } else { app.cache.get(&key).await };
     let json = match kept {
         Some(json) => json,
         None => {
             let summary = clicks::summary(&app.kv, domain.as_str(), &code, app.clock.now()).await?;
             let json = Bytes::from(serde_json::to_vec(&summary).map_err(|error| ApiError::Internal(Arc::new(error)))?);
-            app.cache.put(key, json.clone(), SUMMARY_TTL).await;
+            app.cache.put(&key, json.clone(), SUMMARY_TTL).await;
             json
         }
     };

@@ -41,6 +41,13 @@ pub struct BackEnd {
     latency_ms: f64,
 }
 
+impl BackEnd {
+    fn of(engine: &'static str, Condition { is_up, latency }: Condition) -> Self {
+        let status = if is_up { "ok" } else { "unavailable" };
+        Self { engine, status, latency_ms: latency.as_secs_f64() * 1_000.0 }
+    }
+}
+
 /// What codes are minted from.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Ids {
@@ -58,14 +65,16 @@ pub struct Ids {
     ))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let Condition { is_up: reached, latency } = store(&app).await;
-    let (code, status, store) = match reached {
-        true => (StatusCode::OK, "ok", "ok"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable"),
+    let cache = app.cache.condition();
+    let (code, status) = match (reached, cache.is_up) {
+        (true, true) => (StatusCode::OK, "ok"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     let body = Health {
         status,
-        store: BackEnd { engine: app.kv.engine(), status: store, latency_ms: latency.as_secs_f64() * 1_000.0 },
-        cache: BackEnd { engine: app.cache.engine(), status: "ok", latency_ms: 0.0 },
+        store: BackEnd::of(app.kv.engine(), Condition { is_up: reached, latency }),
+        cache: BackEnd::of(app.cache.engine(), cache),
         ids: Ids { worker_id: app.minter.worker_id().map(u16::from), remaining: app.minter.remaining() },
     };
     let mut response = (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();

@@ -8,6 +8,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge
 
 use super::IN_FLIGHT_MAX;
 use super::envelope::InFlight;
+use crate::links::Waited;
 
 /// The redirect latency that a fleet is sized for unless told otherwise, in seconds: buckets are finest around it.
 const TARGET_LATENCY_S: f64 = 0.1;
@@ -20,6 +21,7 @@ pub struct HttpMetrics {
     requests: IntCounterVec,
     total: Histogram,
     local: Histogram,
+    cache: Histogram,
     store: Histogram,
 }
 
@@ -49,10 +51,9 @@ impl HttpMetrics {
         let opts = Opts::new("shortener_http_requests_total", "Requests answered, by method, route and status.");
         let requests = IntCounterVec::new(opts, &["method", "route", "status"])?;
         registry.register(Box::new(requests.clone()))?;
-        // No redirect asks a shared cache yet; its stage is there from the start, so that shares of the time add up.
-        redirects.with_label_values(&["cache"]);
-        let [total, local, store] = ["total", "local", "store"].map(|stage| redirects.with_label_values(&[stage]));
-        Ok(Self { in_flight: AtomicUsize::new(0), in_flight_gauge, requests, total, local, store })
+        let [total, local, cache, store] =
+            ["total", "local", "cache", "store"].map(|stage| redirects.with_label_values(&[stage]));
+        Ok(Self { in_flight: AtomicUsize::new(0), in_flight_gauge, requests, total, local, cache, store })
     }
 
     /// Counts a request in until the guard is dropped.
@@ -70,12 +71,14 @@ impl HttpMetrics {
         self.requests.with_label_values(&[method, route, status.as_str()]).inc();
     }
 
-    /// Counts a redirect: `store` of its `total` time was spent waiting for the store.
-    pub fn redirected(&self, total: Duration, store: Duration) {
+    /// Counts a redirect, with what of its `total` time was spent waiting.
+    pub fn redirected(&self, total: Duration, Waited { cache, store }: Waited) {
         self.total.observe(total.as_secs_f64());
-        self.local.observe(total.saturating_sub(store).as_secs_f64());
-        if !store.is_zero() {
-            self.store.observe(store.as_secs_f64());
+        self.local.observe(total.saturating_sub(cache).saturating_sub(store).as_secs_f64());
+        for (histogram, waited) in [(&self.cache, cache), (&self.store, store)] {
+            if !waited.is_zero() {
+                histogram.observe(waited.as_secs_f64());
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Code, QueryOf, named_domain};
+use crate::cache::{CacheKey, Kept};
 use crate::invalid::Invalid;
 use crate::qr::{self, ErrorCorrection, QrError};
 
@@ -112,12 +113,13 @@ pub async fn image(
     let url = app.config.public_urls.short_url(domain.as_str(), &code);
     let QrParams { format, size, margin, ec, .. } = params;
     let (size, margin) = (size.unwrap_or(SIZE_DEFAULT), margin.unwrap_or(MARGIN_DEFAULT));
-    let key = format!("qr:{}/{code}:{format:?}:{size}:{margin}:{ec:?}", domain.as_str());
+    let variant = format!("{format:?}:{size}:{margin}:{ec:?}");
+    let key = CacheKey { domain: domain.as_str(), code: &code, of: Kept::Qr(variant) };
     let image = match app.cache.get(&key).await {
         Some(image) => image,
         None => {
             let image = draw(format, &url, size, margin, ec.into())?;
-            app.cache.put(key, image.clone(), TTL).await;
+            app.cache.put(&key, image.clone(), TTL).await;
             image
         }
     };

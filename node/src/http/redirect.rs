@@ -21,7 +21,7 @@ use super::pages;
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
 use crate::links::link::Destination;
-use crate::links::{RedirectStatus, ResolveError, Resolved};
+use crate::links::{RedirectStatus, ResolveError, Resolved, Waited};
 use crate::public_url::Domain;
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click.
@@ -46,10 +46,10 @@ pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<Redir
     let begun = app.clock.monotonic();
     let domain = app.config.public_urls.by_host(host(&request.headers, &request.uri));
     let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
-    let (resolved, store) = match app.resolve.known(domain, code) {
-        Some(resolved) => (resolved, Duration::ZERO),
+    let (resolved, waited) = match app.resolve.known(domain, code) {
+        Some(resolved) => (resolved, Waited::default()),
         None => match ask(app, domain, code, address).await {
-            Ok((resolved, store)) => (resolved, store),
+            Ok(asked) => asked,
             Err(error) => return error.into_response(),
         },
     };
@@ -61,22 +61,21 @@ pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<Redir
             not_there(&request.headers, ApiError::NotFound(UNKNOWN))
         }
     };
-    app.metrics.redirected(app.clock.monotonic().saturating_sub(begun), store);
+    app.metrics.redirected(app.clock.monotonic().saturating_sub(begun), waited);
     response
 }
 
-/// Asks the store, unless this address has asked for too many codes that are none. Gives also the time that it took. One that
-/// the store fails counts as a redirect of that time; one that is turned away took none, and would only hide the others.
-async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<(Resolved, Duration), ApiError> {
+/// Asks the shared cache and the store, unless this address has asked for too many codes that are none. Gives also the time that
+/// it waited for either. One that the store fails counts as a redirect of that time; one that is turned away took none, and
+/// would only hide the others.
+async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<(Resolved, Waited), ApiError> {
     let slowed = app.unknown_codes.check(Subject::of_address(address));
     slowed.map_err(|after_s| ApiError::RateLimited(Duration::from_secs(after_s)))?;
-    let begun = app.clock.monotonic();
-    let resolved = app.resolve.resolve(domain, code).await;
-    let took = app.clock.monotonic().saturating_sub(begun);
+    let (resolved, waited) = app.resolve.resolve(domain, code).await;
     if let Err(ResolveError::Deadline | ResolveError::Store(_)) = resolved {
-        app.metrics.redirected(took, took);
+        app.metrics.redirected(waited.total(), waited);
     }
-    Ok((resolved?, took))
+    Ok((resolved?, waited))
 }
 
 /// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
@@ -97,6 +96,9 @@ fn hop(
     };
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
+    if let Some(hot) = &app.hot {
+        hot.count(&hop.clicked);
+    }
     let status = status.unwrap_or(hop.status);
     let mut response = status.code().into_response();
     let headers = response.headers_mut();

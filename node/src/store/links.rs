@@ -67,6 +67,11 @@ fn by_owner_key(owner: UserId, id: u64) -> Vec<u8> {
     Key::of(Kind::LinkByOwner).spread(owner.0.into()).descending(id).build()
 }
 
+/// Encodes a link's row.
+pub fn encode_link(row: &LinkRow) -> Vec<u8> {
+    encode(LINK_V1, row)
+}
+
 /// Decodes a link's row.
 pub fn decode_link(bytes: &[u8]) -> Result<LinkRow, StoreError> {
     decode(Kind::Link, LINK_V1, bytes)
@@ -79,7 +84,7 @@ fn decode_address(kind: Kind, bytes: &[u8]) -> Result<LinkAddress, StoreError> {
 /// Adds a new link: commit fails with `AlreadyExists` of [`link_key`] or [`by_id_key`] when either is taken.
 pub fn insert_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
     let address = encode(ADDRESS_V1, at);
-    txn.insert(link_key(&at.domain, &at.code), encode(LINK_V1, row));
+    txn.insert(link_key(&at.domain, &at.code), encode_link(row));
     if let Some(owner) = row.owner {
         txn.put(by_owner_key(owner, row.id), address.clone());
     }
@@ -88,7 +93,7 @@ pub fn insert_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
 
 /// Replaces a link's row.
 pub fn put_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
-    txn.put(link_key(&at.domain, &at.code), encode(LINK_V1, row));
+    txn.put(link_key(&at.domain, &at.code), encode_link(row));
 }
 
 /// Leaves `tombstone` in place of the link and takes it off all lists.

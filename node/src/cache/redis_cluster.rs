@@ -1,0 +1,212 @@
+//! The cache that nodes share: a Redis Cluster. What is in it may be lost at any moment, and an error is a miss.
+//!
+//! [`RedisCluster::query`] and [`RedisCluster::run`] are the one way there: each call has one key ([`keys`]), a deadline, and
+//! the breaker and the budget of [`Resilience`](crate::resilience::Resilience) before it. Nothing is sent until the store has
+//! told which keyspace this is: before that no key can be built.
+
+mod connection;
+pub mod invalidations;
+pub mod keys;
+pub mod links;
+mod script;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::ambient::Clock;
+use crate::resilience::{BackEndMetrics, CallError, Condition, Resilience, Verdict};
+use connection::Connection;
+use keys::{Keys, RedisKey};
+
+pub use script::Script;
+pub use settings::{RedisCertificates, RedisSettings};
+
+/// How long a call may take.
+pub const DEADLINE: Duration = Duration::from_millis(250);
+/// How long a probe may take. Longer than a call: it is about servers that hang, not about a slow moment.
+const PROBE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Why Redis gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisFailure {
+    /// The store has not been reached yet.
+    #[error("which keyspace this is, is not known yet")]
+    NoKeyspace,
+    /// The breaker is open: nothing was sent.
+    #[error("Redis fails, and is asked again once it works")]
+    Open,
+    /// What was sent may yet be done.
+    #[error("Redis did not answer within {DEADLINE:?}")]
+    Deadline,
+    /// There is no connection yet.
+    #[error("not connected to Redis yet")]
+    NotConnected,
+    /// Redis or the way there failed.
+    #[error("Redis failed: {0}")]
+    Failed(redis::RedisError),
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+enum Fault {
+    NotConnected,
+    Redis(redis::RedisError),
+}
+
+impl From<redis::RedisError> for Fault {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl Fault {
+    /// All that is ever sent may be sent twice: a repeated write changes nothing.
+    fn verdict(&self) -> Verdict {
+        use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        match self {
+            Self::NotConnected => Verdict::FailedForGood,
+            Self::Redis(error) => match error.kind() {
+                ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly | TryAgain) => {
+                    Verdict::Failed
+                }
+                ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => Verdict::Answered,
+                _ => Verdict::Failed,
+            },
+        }
+    }
+}
+
+/// Which server of a shard is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// The one that writes go to.
+    Primary,
+    /// Any that has the data, perhaps some milliseconds old.
+    Any,
+}
+
+type Identity = Box<dyn Fn() -> Option<u128> + Send + Sync>;
+
+/// A keyspace's part of a Redis Cluster; cheap to clone.
+#[derive(Clone)]
+pub struct RedisCluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connection: Connection,
+    resilience: Resilience,
+    identity: Identity,
+}
+
+impl RedisCluster {
+    /// The cluster of `settings`; `identity` tells the keyspace's once that is known. It need not be reachable:
+    /// [`RedisCluster::keep`] connects, and calls fail until it has.
+    pub fn new(
+        settings: &RedisSettings,
+        identity: impl Fn() -> Option<u128> + Send + Sync + 'static,
+        clock: Clock,
+        metrics: &BackEndMetrics,
+    ) -> Result<Self, RedisFailure> {
+        let connection = Connection::new(settings, clock.clone()).map_err(RedisFailure::Failed)?;
+        let resilience = Resilience::new("redis", clock, metrics);
+        Ok(Self { inner: Arc::new(Inner { connection, resilience, identity: Box::new(identity) }) })
+    }
+
+    /// Connects, and again whenever a server hangs; watches over the cluster's health. Until `shutdown`.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        let probed = self.clone();
+        let watching = self.inner.resilience.clone().watch(|| probed.probe(), shutdown.clone());
+        tokio::join!(self.inner.connection.keep(shutdown), watching);
+    }
+
+    /// How the cluster is.
+    pub fn condition(&self) -> Condition {
+        self.inner.resilience.condition()
+    }
+
+    /// The keys of the keyspace.
+    pub fn keys(&self) -> Result<Keys, RedisFailure> {
+        (self.inner.identity)().map(Keys::of).ok_or(RedisFailure::NoKeyspace)
+    }
+
+    /// Sends `command`, whose one key is `key`. It must be one that may be sent twice.
+    pub async fn query<T: FromRedisValue>(&self, at: Server, key: &RedisKey, command: &Cmd) -> Result<T, RedisFailure> {
+        self.call(|| self.inner.send(at, key, command.clone())).await
+    }
+
+    /// Runs `script` on `key` where that is written. A server that does not know the script, as after a failover, gets it whole.
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        key: &RedisKey,
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<T, RedisFailure> {
+        self.call(|| async {
+            let known = script.by_hash(key, &arguments);
+            match self.inner.send(Server::Primary, key, known).await {
+                Err(Fault::Redis(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.inner.send(Server::Primary, key, script.whole(key, &arguments)).await
+                }
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn call<T, Attempt>(&self, attempt: impl Fn() -> Attempt) -> Result<T, RedisFailure>
+    where
+        Attempt: Future<Output = Result<T, Fault>>,
+    {
+        let answer = self.inner.resilience.call(DEADLINE, attempt, Fault::verdict).await;
+        answer.map_err(|error| match error {
+            CallError::Open => RedisFailure::Open,
+            CallError::Deadline => RedisFailure::Deadline,
+            CallError::Failed(Fault::NotConnected) => RedisFailure::NotConnected,
+            CallError::Failed(Fault::Redis(error)) => RedisFailure::Failed(error),
+        })
+    }
+
+    /// Whether any server answers. When one does not, a new connection is made: it may have been replaced by another.
+    async fn probe(&self) -> bool {
+        let (any, all) = tokio::join!(
+            self.inner.ping(MultipleNodeRoutingInfo::AllMasters, ResponsePolicy::OneSucceeded),
+            self.inner.ping(MultipleNodeRoutingInfo::AllNodes, ResponsePolicy::AllSucceeded),
+        );
+        if !all {
+            self.inner.connection.is_stuck();
+        }
+        any
+    }
+}
+
+impl Inner {
+    async fn send<T: FromRedisValue>(&self, at: Server, key: &RedisKey, command: Cmd) -> Result<T, Fault> {
+        let at = match at {
+            Server::Primary => SlotAddr::Master,
+            Server::Any => SlotAddr::ReplicaOptional,
+        };
+        let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(key.route(at)));
+        let answer = self.connection.current()?.route_command(command, route).await?.extract_error()?;
+        Ok(redis::from_redis_value(answer).map_err(redis::RedisError::from)?)
+    }
+
+    async fn ping(&self, servers: MultipleNodeRoutingInfo, policy: ResponsePolicy) -> bool {
+        let Ok(mut connection) = self.connection.current() else { return false };
+        let route = RoutingInfo::MultiNode((servers, Some(policy)));
+        let answer = connection.route_command(redis::cmd("PING"), route);
+        matches!(tokio::time::timeout(PROBE_DEADLINE, answer).await, Ok(Ok(_)))
+    }
+}
+
+impl fmt::Debug for RedisCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCluster").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! What a node with a `REDIS_URL` runs beside the rest.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use super::{Background, RunError};
+use crate::ambient::Clock;
+use crate::cache::local::LocalCache;
+use crate::cache::redis_cluster::RedisCluster;
+use crate::cache::redis_cluster::links::SharedLinks;
+use crate::config::Config;
+use crate::kv::Kv;
+use crate::links::Resolve;
+use crate::links::coherence::Coherence;
+use crate::links::hot::{HotKeeper, HotLinks};
+use crate::links::link::Destination;
+use crate::links::replay::Replay;
+use crate::minter::Minter;
+use crate::resilience::BackEndMetrics;
+
+/// What nodes share beside the store.
+pub(super) struct Shared {
+    /// The cluster.
+    pub(super) redis: RedisCluster,
+    /// Links in it.
+    pub(super) links: SharedLinks,
+}
+
+/// Begins to use the cache that the configuration names, if it names one.
+pub(super) fn share(
+    config: &Config,
+    kv: &Kv,
+    minter: &Minter,
+    clock: &Clock,
+    local: &Arc<LocalCache<Destination>>,
+    metrics: &BackEndMetrics,
+    background: &mut Background,
+) -> Result<Option<Shared>, RunError> {
+    let Some(settings) = &config.redis else { return Ok(None) };
+    let identity = {
+        let minter = minter.clone();
+        move || minter.keyspace_identity()
+    };
+    let redis = RedisCluster::new(settings, identity, clock.clone(), metrics);
+    let redis = redis.map_err(|error| RunError::Start(error.to_string()))?;
+    let (links, writes) = SharedLinks::new(redis.clone(), clock.clone());
+    let stops = || background.shutdown.clone();
+    let coherence = Coherence::new(redis.clone(), links.clone(), local.clone(), config.public_urls.clone());
+    let replay = Replay::new(kv.clone(), redis.clone(), links.clone());
+    let tasks = [
+        redis.clone().keep(stops()).boxed(),
+        links.clone().write(writes, stops()).boxed(),
+        coherence.follow(stops()).boxed(),
+        replay.run(stops()).boxed(),
+    ];
+    for task in tasks {
+        background.spawn(task);
+    }
+    Ok(Some(Shared { redis, links }))
+}
+
+/// Begins to look for links that many follow.
+pub(super) fn keep_hot(
+    config: &Config,
+    Shared { redis, links: shared }: &Shared,
+    resolve: &Resolve,
+    clock: &Clock,
+    background: &mut Background,
+) -> Arc<HotLinks> {
+    let links = Arc::new(HotLinks::new(config.hot_url_click_threshold));
+    let keeper = HotKeeper {
+        links: links.clone(),
+        redis: redis.clone(),
+        shared: shared.clone(),
+        resolve: resolve.clone(),
+        public_urls: config.public_urls.clone(),
+        clock: clock.clone(),
+    };
+    background.spawn(keeper.run(background.shutdown.clone()));
+    links
+}
