@@ -1,13 +1,16 @@
 //! Rate limits: how often one caller may use one endpoint.
 //!
 //! Takes who asks, for what, under which rule, and when; gives whether it may, and the figures for the `RateLimit-*`
-//! headers. The rule is a sliding window counted in two fixed ones: the window before this one counts in proportion to how
+//! headers. Nodes that share a Redis Cluster count together, and exactly ([`redis`]).
+//!
+//! A node by itself has a sliding window counted in two fixed ones: the window before this one counts in proportion to how
 //! much of it the sliding window still covers. That needs two numbers a caller instead of a list of moments. It lets
 //! through less than twice the limit in any window at worst (a burst at the edge of one), and the limit or one more once
 //! traffic has been steady for a window. ("How we built rate limiting capable of scaling to millions of domains",
 //! Cloudflare 2017.)
 
 pub mod memory;
+pub mod redis;
 #[cfg(test)]
 mod tests;
 pub mod unknown_codes;
@@ -17,6 +20,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use self::memory::MemoryLimits;
+use self::redis::RedisLimits;
 use crate::store::accounts::UserId;
 
 /// The largest number of requests in a rule: what is above it limits nobody.
@@ -185,14 +189,16 @@ fn wait_ms(counters: Counters, rule: LimitRule, elapsed_ms: u64) -> u64 {
 pub enum Limits {
     /// In this process.
     Memory(MemoryLimits),
+    /// In a cluster that nodes share.
+    Redis(RedisLimits),
 }
 
 impl Limits {
     /// Counts one request of `subject` to `endpoint` and decides on it.
-    #[expect(clippy::unused_async, reason = "counters that nodes share are a network away")]
     pub async fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
         match self {
             Self::Memory(limits) => limits.take(subject, endpoint, rule),
+            Self::Redis(limits) => limits.take(subject, endpoint, rule).await,
         }
     }
 }

@@ -40,6 +40,7 @@ use crate::kv::embedded::{Embedded, OpenError};
 use crate::kv::tikv::Tikv;
 use crate::limits::Limits;
 use crate::limits::memory::MemoryLimits;
+use crate::limits::redis::RedisLimits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::link::Destination;
 use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
@@ -268,7 +269,10 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
             Some(shared) => Cache::RedisCluster(shared.redis.clone()),
             None => Cache::Memory(Memory::new(clock.clone())),
         },
-        limits: Limits::Memory(MemoryLimits::new(clock.clone())),
+        limits: match &shared {
+            Some(shared) => Limits::Redis(RedisLimits::new(shared.redis.clone(), MemoryLimits::new(clock.clone()))),
+            None => Limits::Memory(MemoryLimits::new(clock.clone())),
+        },
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,
         api_places: Semaphore::new(API_IN_FLIGHT_MAX),
