@@ -3,9 +3,9 @@
 //! [`Clicks::record`] puts a [`ClickEvent`] in a bounded queue, or drops it and counts that. One [`ClickConsumer`] takes
 //! batches out, reads what the requests said ([`event`], [`user_agent`], [`referrer`], [`country`], [`visitor`]), and
 //! writes each batch in one transaction ([`rollup`]); a batch that could not be written is tried again, which changes
-//! nothing if it was written after all. [`summary()`] reads the rows.
+//! nothing if it was written after all. Where nodes share a Redis Cluster a batch goes through a queue there ([`queue`]), out
+//! of which any node writes it. [`summary()`] reads the rows.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,35 +13,33 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use crate::kv::{Kv, KvError, SCAN_ROWS_MAX, TRANSACTION_ROWS_MAX};
+use crate::kv::{Kv, SCAN_ROWS_MAX, TRANSACTION_ROWS_MAX};
 use crate::store::StoreError;
-use crate::store::clicks::{ClickId, Day};
+use crate::store::clicks::{Click, ClickId, Day};
 
 pub mod country;
 pub mod event;
 pub mod metrics;
+pub mod queue;
 pub mod referrer;
 pub mod rollup;
 pub mod summary;
 pub mod user_agent;
 pub mod visitor;
+pub mod writing;
 
 pub use self::country::Countries;
 pub use self::event::{ClickEvent, ClickedLink};
 pub use self::metrics::ClickMetrics;
 pub use self::summary::{Summary, summary};
 use self::visitor::Salts;
+pub use self::writing::{ClickWriteError, WriteClicks};
 pub use crate::store::clicks::{click_count, click_counts};
 
 /// Most clicks in one batch, whatever the settings say: all their rows fit one transaction and one read.
 pub const BATCH_EVENTS_MAX: usize = 2_000;
 const _: () = assert!(BATCH_EVENTS_MAX * rollup::ROWS_PER_CLICK_MAX <= TRANSACTION_ROWS_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX * rollup::ROWS_PER_CLICK_MAX <= SCAN_ROWS_MAX);
-
-/// The first pause before a batch is tried again; each further one is twice as long.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause: a store that is back is noticed within it.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How clicks are taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,40 +71,74 @@ impl Clicks {
     }
 }
 
-/// What a consumer hands its batches to: the store, or in tests the store behind a fault.
-pub trait WriteClicks: Send {
-    /// Writes and counts those of the batch that are not written yet.
-    fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
-
-/// Writes clicks to the store.
-pub struct ClickStore {
+/// Reads what the requests said.
+pub struct ClickReader {
     kv: Kv,
-    shard: Arc<dyn Fn() -> u16 + Send + Sync>,
     countries: Countries,
     salts: Salts,
 }
 
-impl ClickStore {
-    /// Writes to `kv`, counting in the shard that `shard` names at the time: a number that no other node has, or contends.
-    pub fn new(kv: Kv, shard: impl Fn() -> u16 + Send + Sync + 'static, countries: Countries) -> Self {
-        Self { kv, shard: Arc::new(shard), countries, salts: Salts::default() }
+impl ClickReader {
+    /// Tells visitors apart by the salts in `kv`.
+    pub fn new(kv: Kv, countries: Countries) -> Self {
+        Self { kv, countries, salts: Salts::default() }
     }
-}
 
-impl WriteClicks for ClickStore {
-    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<(), StoreError> {
+    /// The clicks of these events.
+    async fn read(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<Vec<(ClickId, Click)>, StoreError> {
         let mut clicks = Vec::with_capacity(batch.len());
         for (id, event) in batch {
             let salt = self.salts.of(&self.kv, Day::of(event.at())).await?;
             clicks.push((*id, event.read(&self.countries, &salt)));
         }
-        rollup::write(&self.kv, (self.shard)(), &clicks).await.map(drop)
+        Ok(clicks)
+    }
+}
+
+/// Writes clicks to the store; cheap to clone.
+#[derive(Clone)]
+pub struct ClickRows {
+    kv: Kv,
+    shard: Arc<dyn Fn() -> u16 + Send + Sync>,
+}
+
+impl ClickRows {
+    /// Writes to `kv`, counting in the shard that `shard` names at the time: a number that no other node has, or contends.
+    pub fn new(kv: Kv, shard: impl Fn() -> u16 + Send + Sync + 'static) -> Self {
+        Self { kv, shard: Arc::new(shard) }
+    }
+}
+
+impl WriteClicks<Click> for ClickRows {
+    async fn write(&mut self, batch: &[(ClickId, Click)]) -> Result<usize, ClickWriteError> {
+        Ok(rollup::write(&self.kv, (self.shard)(), batch).await?)
+    }
+}
+
+/// Writes what the requests said to the store.
+pub struct ClickStore {
+    reader: ClickReader,
+    rows: ClickRows,
+}
+
+impl ClickStore {
+    /// Reads with `reader` and writes to `rows`.
+    pub fn new(reader: ClickReader, rows: ClickRows) -> Self {
+        Self { reader, rows }
+    }
+}
+
+impl WriteClicks<ClickEvent> for ClickStore {
+    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<usize, ClickWriteError> {
+        let clicks = self.reader.read(batch).await?;
+        self.rows.write(&clicks).await?;
+        // Those of an attempt whose answer was lost are in the store as well.
+        Ok(clicks.len())
     }
 }
 
 /// A queue of clicks and the task that empties it into `store`. `boot_id` names this process among all, ever.
-pub fn pipeline<W: WriteClicks>(
+pub fn pipeline<W: WriteClicks<ClickEvent>>(
     settings: &ClickSettings,
     boot_id: u128,
     store: W,
@@ -138,7 +170,7 @@ pub struct ClickConsumer<W> {
     metrics: ClickMetrics,
 }
 
-impl<W: WriteClicks> ClickConsumer<W> {
+impl<W: WriteClicks<ClickEvent>> ClickConsumer<W> {
     /// Runs until `shutdown`, then takes no more clicks, writes those it has, and ends: within `flush_deadline`, after which
     /// the rest is dropped and counted (a batch whose commit was under way may have been written nevertheless).
     pub async fn run(mut self, shutdown: CancellationToken, flush_deadline: Duration) {
@@ -152,14 +184,14 @@ impl<W: WriteClicks> ClickConsumer<W> {
         }
         let lost = self.batch.len() + self.queue.len();
         if lost > 0 {
-            self.drop_clicks(lost);
+            self.metrics.dropped.inc_by(lost as u64);
             tracing::warn!(clicks = lost, "dropped the clicks that could not be written before the shutdown");
         }
     }
 
     async fn consume(&mut self, shutdown: &CancellationToken) {
         while self.gather(shutdown).await {
-            self.write().await;
+            writing::write_all(&mut self.batch, &mut self.store, &self.metrics).await;
         }
     }
 
@@ -195,48 +227,6 @@ impl<W: WriteClicks> ClickConsumer<W> {
     fn push(&mut self, event: ClickEvent) {
         self.batch.push((self.next_id, event));
         self.next_id.counter += 1;
-    }
-
-    /// Writes the batch, however often that takes. Only what can never be written is given up.
-    async fn write(&mut self) {
-        let (mut pause, mut part) = (RETRY_PAUSE_MIN, self.batch.len());
-        while !self.batch.is_empty() {
-            part = part.min(self.batch.len());
-            let timer = self.metrics.batch_seconds.start_timer();
-            let written = self.store.write(&self.batch[..part]).await;
-            timer.observe_duration();
-            match written {
-                Ok(()) => {
-                    self.batch.drain(..part);
-                    self.metrics.written.inc_by(part as u64);
-                }
-                Err(StoreError::Kv(
-                    error @ (KvError::Conflict | KvError::Unavailable { .. } | KvError::Undetermined),
-                )) => {
-                    tracing::warn!(%error, clicks = part, "could not write clicks yet");
-                    tokio::time::sleep(pause).await;
-                    pause = RETRY_PAUSE_MAX.min(pause * 2);
-                }
-                // Something in it cannot be written, or cannot be counted: find out which, so that it costs no other click.
-                Err(StoreError::Kv(KvError::TooLarge { .. }) | StoreError::Decode { .. }) if part > 1 => {
-                    part = part.div_ceil(2);
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn Error,
-                        clicks = part,
-                        "dropped clicks that cannot be written"
-                    );
-                    self.batch.drain(..part);
-                    self.drop_clicks(part);
-                    part = self.batch.len();
-                }
-            }
-        }
-    }
-
-    fn drop_clicks(&self, clicks: usize) {
-        self.metrics.dropped.inc_by(clicks as u64);
     }
 }
 

@@ -28,7 +28,8 @@ use crate::ambient::Clock;
 use crate::cache::Cache;
 use crate::cache::local::LocalCache;
 use crate::cache::memory::Memory;
-use crate::clicks::{self, ClickMetrics, ClickSettings, ClickStore, Clicks, Countries};
+use crate::clicks::queue::{ClickQueue, ClickQueueReader};
+use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, ClickStore, Clicks, Countries};
 use crate::config::{Config, Database};
 use crate::http::admin::{self, Admin};
 use crate::http::guard::API_IN_FLIGHT_MAX;
@@ -49,7 +50,7 @@ use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
 use files::ADMIN_CONNECTIONS_MAX;
-use shared::{keep_hot, share};
+use shared::{Shared, keep_hot, share};
 
 /// How long requests in flight have to finish after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -238,7 +239,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
     minter.settled(SETTLE).await;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
-    let clicks = start_clicks(&config, &kv, &minter, registry, &mut background)?;
+    let clicks = start_clicks(&config, &kv, &minter, &clock, shared.as_ref(), registry, &mut background)?;
     let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
     if let Some(path) = config.blocked_hosts_file.clone() {
         background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
@@ -288,6 +289,8 @@ fn start_clicks(
     config: &Config,
     kv: &Kv,
     minter: &Minter,
+    clock: &Clock,
+    shared: Option<&Shared>,
     registry: &Registry,
     background: &mut Background,
 ) -> Result<Clicks, RunError> {
@@ -309,9 +312,20 @@ fn start_clicks(
         let stand_in = WORKERS + u16::try_from(boot % u128::from(u16::MAX - WORKERS)).unwrap_or_default();
         move || minter.worker_id().map_or(stand_in, u16::from)
     };
-    let store = ClickStore::new(kv.clone(), shard, countries);
-    let (clicks, consumer) = clicks::pipeline(&settings, boot, store, &ClickMetrics::register(registry)?);
-    background.spawn(consumer.run(background.shutdown.clone(), FLUSH));
+    let metrics = ClickMetrics::register(registry)?;
+    let (reader, rows) = (ClickReader::new(kv.clone(), countries), ClickRows::new(kv.clone(), shard));
+    let stops = || background.shutdown.clone();
+    let Some(Shared { redis, .. }) = shared else {
+        let (clicks, consumer) = clicks::pipeline(&settings, boot, ClickStore::new(reader, rows), &metrics);
+        background.spawn(consumer.run(stops(), FLUSH));
+        return Ok(clicks);
+    };
+    let queue = ClickQueue::new(redis.clone(), reader, boot);
+    let (clicks, consumer) = clicks::pipeline(&settings, boot, queue, &metrics);
+    let from_queue = ClickQueueReader::new(redis.clone(), rows, boot, clock.clone(), &metrics);
+    let (to_queue, from_queue) = (consumer.run(stops(), FLUSH), from_queue.run(stops()));
+    background.spawn(to_queue);
+    background.spawn(from_queue);
     Ok(clicks)
 }
 

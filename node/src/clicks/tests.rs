@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::Embedded;
-use crate::kv::prefix_range;
+use crate::kv::{KvError, prefix_range};
 use crate::store::Kind;
 use crate::store::clicks::{Click, CountingRow, Counts, total_key};
 use crate::sweeper::{self, Sweeper};
@@ -36,7 +36,7 @@ fn metrics() -> ClickMetrics {
 }
 
 fn click_store(kv: &Kv, shard: u16) -> ClickStore {
-    ClickStore::new(kv.clone(), move || shard, Countries::unknown())
+    ClickStore::new(ClickReader::new(kv.clone(), Countries::unknown()), ClickRows::new(kv.clone(), move || shard))
 }
 
 fn event_from(address: impl Into<IpAddr>, code: &str, at: UnixMs, headers: &[(&'static str, &str)]) -> ClickEvent {
@@ -73,7 +73,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Runs a consumer that is told to stop at once: it writes what is in its queue.
-async fn drain<W: WriteClicks>(consumer: ClickConsumer<W>, deadline: Duration) {
+async fn drain<W: WriteClicks<ClickEvent>>(consumer: ClickConsumer<W>, deadline: Duration) {
     let stopped = CancellationToken::new();
     stopped.cancel();
     tokio::time::timeout(PATIENCE, consumer.run(stopped, deadline)).await.expect("the consumer ends");
@@ -202,8 +202,8 @@ enum Fault {
     AnswerLost,
 }
 
-impl WriteClicks for Faulty {
-    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<(), StoreError> {
+impl WriteClicks<ClickEvent> for Faulty {
+    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<usize, ClickWriteError> {
         match self.answers.pop() {
             None => self.store.write(batch).await,
             Some(Fault::Away) => Err(KvError::Unavailable { reason: "the test says so".to_owned() }.into()),
@@ -265,8 +265,8 @@ async fn a_damaged_row_costs_its_own_batch_and_no_other() {
 /// Takes few clicks at once.
 struct Narrow(ClickStore);
 
-impl WriteClicks for Narrow {
-    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<(), StoreError> {
+impl WriteClicks<ClickEvent> for Narrow {
+    async fn write(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<usize, ClickWriteError> {
         if batch.len() > 3 {
             return Err(KvError::TooLarge { what: "a transaction's bytes", limit: 3 }.into());
         }
