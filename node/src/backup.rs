@@ -3,7 +3,7 @@
 //! The first line is the header, then comes one line a row in the order of the keys, and last the number of rows and the
 //! SHA-256 of all lines before it, so that a backup that was cut short is known as one. A row is given as it is stored, key and
 //! value in base64: its value begins with its version, which every later release reads. What belongs to running
-//! processes is left out (worker windows, where the files are).
+//! processes and to caches is left out (worker windows, where the files are, what caches are still to be told).
 //!
 //! A restore needs an empty keyspace, and gives it an identity of its own: no cache answers for it with what it knew of the
 //! other. The marks are raised past all that may have been minted since the backup was made. Nodes refuse a keyspace
@@ -76,7 +76,7 @@ impl From<KvError> for BackupError {
 
 /// Whether rows of a kind are in a backup.
 fn is_kept(kind: Kind) -> bool {
-    !matches!(kind, Kind::Worker | Kind::Place)
+    !matches!(kind, Kind::Worker | Kind::Place | Kind::Invalidation)
 }
 
 /// Writes the keyspace as it is now to `out`, tells `progress` how many rows were written so far, and gives their number.

@@ -66,7 +66,7 @@ pub enum Kind {
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 18] = [
+pub const KINDS: [(Kind, &str); 19] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -85,6 +85,7 @@ pub const KINDS: [(Kind, &str); 18] = [
     (Kind::ClickHour, "click_hour"),
     (Kind::VisitorSalt, "visitor_salt"),
     (Kind::Place, "place"),
+    (Kind::Invalidation, "invalidation"),
 ];
 
 impl Kind {
