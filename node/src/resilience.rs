@@ -8,7 +8,7 @@
 pub mod breaker;
 pub mod budget;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ struct Inner {
     breaker: Mutex<Breaker>,
     budget: Mutex<Budget>,
     probe_us: AtomicU64,
+    /// Whether a probe has ever succeeded.
+    was_up: AtomicBool,
     metrics: Metrics,
 }
 
@@ -127,6 +129,7 @@ impl Resilience {
             breaker: Mutex::default(),
             budget: Mutex::default(),
             probe_us: AtomicU64::new(0),
+            was_up: AtomicBool::new(false),
             metrics: metrics.of(backend),
         };
         Self { inner: Arc::new(inner) }
@@ -200,7 +203,8 @@ impl Resilience {
     /// How the back end is.
     pub fn condition(&self) -> Condition {
         let latency = Duration::from_micros(self.inner.probe_us.load(Ordering::Relaxed));
-        Condition { is_up: self.breaker().admits(), latency }
+        // Before it was reached for the first time, no breaker had a reason to open.
+        Condition { is_up: self.inner.was_up.load(Ordering::Relaxed) && self.breaker().admits(), latency }
     }
 
     /// Asks `probe` once a second whether the back end works, until `shutdown`. It must have a deadline of its own.
@@ -220,6 +224,7 @@ impl Resilience {
             let now = self.inner.clock.monotonic();
             let took_us = u64::try_from(now.saturating_sub(begun).as_micros()).unwrap_or(u64::MAX);
             self.inner.probe_us.store(took_us, Ordering::Relaxed);
+            self.inner.was_up.fetch_or(is_up, Ordering::Relaxed);
             self.change(|breaker| breaker.probed(is_up, now));
         }
     }
@@ -319,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn a_back_end_that_is_back_is_used_again_without_any_traffic() {
         let (resilience, _) = resilience();
-        while resilience.condition().is_up {
+        while resilience.admit().is_ok() {
             resilience.record(false);
         }
         let shutdown = CancellationToken::new();

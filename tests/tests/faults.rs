@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use shortener_node::ambient::{Clock, random};
+use shortener_tests::client::Client;
 use shortener_tests::fleet::history::History;
 use shortener_tests::fleet::load::Load;
 use shortener_tests::fleet::{Fleet, Metrics};
@@ -46,6 +47,10 @@ impl Scene {
         let Some(tikv) = tikv.start().await? else { return Ok(None) };
         let Some(redis) = RedisCluster::builder().start().await? else { return Ok(None) };
         let fleet = Fleet::start(NODES, &tikv.database_url("faults"), Some(&redis.url())).await?;
+        for node in 0..NODES {
+            let client = fleet.client(node).await;
+            until("a node has reached its servers", PATIENCE, async || is_well(&client).await).await?;
+        }
         let history = Arc::new(History::default());
         let load = Load::start(&fleet, &history, CREATORS, FOLLOWERS);
         until("links are there", PATIENCE, async || history.links() >= LINKS_FIRST).await?;
@@ -54,6 +59,7 @@ impl Scene {
 
     /// Waits until redirects and creates are answered again and nothing else is: for as long as `deadline`.
     async fn recovers(&self, deadline: Duration) -> Result<()> {
+        let clock = Clock::system();
         let well = async {
             loop {
                 let before = self.bad();
@@ -89,6 +95,11 @@ impl Scene {
         self.fleet.stop().await?;
         Ok(metrics)
     }
+}
+
+/// Whether a node says that both of its back ends work.
+async fn is_well(client: &Client) -> bool {
+    client.get("/api/v1/health").await.is_ok_and(|answer| answer.text().contains(r#""status":"ok","store""#))
 }
 
 /// Waits until `condition` holds.
@@ -148,9 +159,7 @@ async fn a_redis_primary_may_die_and_all_of_redis_be_wiped_or_away() -> Result<(
     scene.redis.start_all().await?;
     scene.redis.wait_until_serving().await?;
     let client = scene.fleet.client(0).await;
-    let healthy =
-        async || client.get("/api/v1/health").await.is_ok_and(|answer| answer.text().contains(r#""status":"ok""#));
-    until("health is well again", RECOVERY, healthy).await?;
+    until("health is well again", RECOVERY, async || is_well(&client).await).await?;
     ensure!(scene.bad() == 0, "Redis cost answers: {}", scene.history.summary());
     scene.end().await?;
     Ok(())
