@@ -119,11 +119,14 @@ impl Resolve {
         let begun = self.clock.monotonic();
         let Ok(_place) = self.waiting.try_acquire() else { return (Err(ResolveError::Overloaded), Waited::default()) };
         let mut waited = Waited::default();
-        let read = self.read(domain, code, &mut waited.cache);
+        let read = self.read(domain, code, &mut waited);
         let read = self.cache.get_or_read(domain.index(), code, begun, read);
         let destination = tokio::time::timeout(RESOLVE_DEADLINE, read).await;
         let destination = destination.unwrap_or(Err(ResolveError::Deadline));
-        waited.store = self.clock.monotonic().saturating_sub(begun).saturating_sub(waited.cache);
+        if waited.total().is_zero() || matches!(destination, Err(ResolveError::Deadline)) {
+            // It was another that read, or the read was not over.
+            waited.store = self.clock.monotonic().saturating_sub(begun).saturating_sub(waited.cache);
+        }
         (destination.map(|destination| Resolved::of(destination, self.clock.now())), waited)
     }
 
@@ -132,21 +135,28 @@ impl Resolve {
         let now = self.clock.monotonic();
         let known = self.cache.known_until(domain.index(), code, now);
         let Some((seen, _)) = known.filter(|(_, ends)| ends.saturating_sub(now) < before) else { return };
-        let mut cache = Duration::ZERO;
-        let read = self.read(domain, code, &mut cache);
+        let mut waited = Waited::default();
+        let read = self.read(domain, code, &mut waited);
         if let Ok(Ok(value)) = tokio::time::timeout(RESOLVE_DEADLINE, read).await {
             self.cache.renew(domain.index(), code, &seen, value, self.clock.monotonic());
         }
     }
 
-    /// What the shared cache or else the store says; adds the time that the former took to `cache`.
-    async fn read(&self, domain: &Domain, code: &str, cache: &mut Duration) -> Result<Destination, ResolveError> {
-        let begun = self.clock.monotonic();
+    /// What the shared cache or else the store says, and how long each took.
+    async fn read(&self, domain: &Domain, code: &str, waited: &mut Waited) -> Result<Destination, ResolveError> {
+        let asked_cache = self.clock.monotonic();
         let kept = self.kept(domain, code).await;
-        *cache += self.clock.monotonic().saturating_sub(begun);
+        let asked_store = self.clock.monotonic();
+        if self.shared.is_some() {
+            waited.cache = asked_store.saturating_sub(asked_cache);
+        }
         let row = match kept {
             Some(row) => row,
-            None => self.stored(domain, code).await?,
+            None => {
+                let row = self.stored(domain, code).await;
+                waited.store = self.clock.monotonic().saturating_sub(asked_store);
+                row?
+            }
         };
         Ok(Destination::of(domain.as_str(), code, row.as_ref(), self.cache_max_age))
     }
