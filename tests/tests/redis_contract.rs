@@ -43,17 +43,19 @@ const CLIENTS: usize = 5;
 /// A client as a node has it; it ends with its handle.
 struct Client {
     redis: RedisCluster,
+    registry: Registry,
     stops: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Client {
     fn new(settings: &RedisSettings, identity: u128) -> Result<Self> {
-        let metrics = BackEndMetrics::register(&Registry::new())?;
+        let registry = Registry::new();
+        let metrics = BackEndMetrics::register(&registry)?;
         let redis = RedisCluster::new(settings, move || Some(identity), Clock::system(), &metrics)?;
         let stops = CancellationToken::new();
         let tasks = vec![tokio::spawn(redis.clone().keep(stops.clone()))];
-        Ok(Self { redis, stops, tasks })
+        Ok(Self { redis, registry, stops, tasks })
     }
 
     /// A client of `servers` that is connected.
@@ -71,6 +73,15 @@ impl Client {
             Ok(self.redis.query::<u64>(Server::Primary, &key, &exists).await.is_ok())
         })
         .await
+    }
+
+    /// Whether it was given up, which takes some seconds of trying.
+    fn is_given_up(&self) -> bool {
+        let open = |family: &prometheus::proto::MetricFamily| {
+            family.name() == "shortener_backend_breaker_open"
+                && family.get_metric().iter().any(|metric| metric.get_gauge().get_value() > 0.5)
+        };
+        self.registry.gather().iter().any(open)
     }
 
     /// Links as a node has them, with the task that writes them.
@@ -527,8 +538,8 @@ async fn a_cluster_with_tls_and_a_user_is_used_and_nobody_else_gets_in() -> Resu
     for stranger in [wrong_password, no_certificate] {
         let mut stranger = Client::new(&stranger, fresh())?;
         let links = stranger.links();
-        // By then it has tried.
-        wait_until("it is refused", PATIENCE, async || Ok(!stranger.redis.condition().is_up)).await?;
+        wait_until("it is refused", PATIENCE, async || Ok(stranger.is_given_up())).await?;
+        assert!(!stranger.redis.condition().is_up);
         assert!(links.put_change(&at("abc"), &link(1)).await.is_err());
     }
     Ok(())

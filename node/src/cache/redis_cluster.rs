@@ -126,9 +126,10 @@ impl RedisCluster {
         tokio::join!(self.inner.connection.keep(shutdown), watching);
     }
 
-    /// How the cluster is.
+    /// How the cluster is: not up before there was a connection.
     pub fn condition(&self) -> Condition {
-        self.inner.resilience.condition()
+        let condition = self.inner.resilience.condition();
+        Condition { is_up: condition.is_up && self.inner.connection.current().is_ok(), ..condition }
     }
 
     /// The keys of the keyspace.
