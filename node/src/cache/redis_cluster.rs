@@ -165,6 +165,8 @@ impl RedisCluster {
     where
         Attempt: Future<Output = Result<T, Fault>>,
     {
+        // Nothing can be sent, which says nothing of Redis: a node that has just started must not open its breaker by that.
+        self.inner.connection.current().map_err(|_| RedisFailure::NotConnected)?;
         let answer = self.inner.resilience.call(DEADLINE, attempt, Fault::verdict).await;
         answer.map_err(|error| match error {
             CallError::Open => RedisFailure::Open,
