@@ -14,5 +14,6 @@ pub mod redis_cluster;
 pub mod server_process;
 pub mod sizes;
 pub mod tasks;
+pub mod tcp_proxy;
 pub mod tikv;
 pub mod tikv_engine;

@@ -15,6 +15,7 @@ pub use self::builder::{Layout, TikvBuilder};
 use self::pd::Pd;
 use self::store::Store;
 pub use self::store::{Region, StoreStatus};
+use crate::certificates::Certificates;
 use crate::server_process::{ServerFolder, wait_until};
 use crate::sizes::environment;
 
@@ -36,13 +37,14 @@ pub struct Tikv {
     stores: Vec<Store>,
     regions: usize,
     external: Option<Vec<String>>,
+    certificates: Option<Certificates>,
     folder: ServerFolder,
 }
 
 impl Tikv {
     /// A cluster of one PD and one store.
     pub fn builder() -> TikvBuilder {
-        TikvBuilder { pd_members: 1, layout: Layout::Single, sync_writes: false }
+        TikvBuilder { pd_members: 1, layout: Layout::Single, sync_writes: false, tls: false }
     }
 
     /// The cluster that the tests of this binary share: each takes a keyspace of its own, and none harms it. None as for
@@ -59,10 +61,17 @@ impl Tikv {
     fn external(endpoints: &str) -> Result<Self> {
         let endpoints = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
         let folder = ServerFolder::new()?;
-        Ok(Self { pds: Vec::new(), stores: Vec::new(), regions: 0, external: Some(endpoints), folder })
+        Ok(Self {
+            pds: Vec::new(),
+            stores: Vec::new(),
+            regions: 0,
+            external: Some(endpoints),
+            certificates: None,
+            folder,
+        })
     }
 
-    /// `host:port` of each PD member, dead or alive.
+    /// `host:port` of each PD member, dead or alive; with TLS when the cluster has that.
     pub fn pd_endpoints(&self) -> Vec<String> {
         self.external.clone().unwrap_or_else(|| self.pds.iter().map(Pd::endpoint).collect())
     }
@@ -70,6 +79,23 @@ impl Tikv {
     /// The node's `DATABASE_URL` for a keyspace.
     pub fn database_url(&self, keyspace: &str) -> String {
         format!("tikv://{}/{keyspace}", self.pd_endpoints().join(","))
+    }
+
+    /// What clients of a cluster with TLS need.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
+    }
+
+    /// `host:port` of all that speaks TLS to clients: PD's members, and the proxies before the stores.
+    pub fn tls_endpoints(&self) -> Vec<String> {
+        let proxies = self.stores.iter().flat_map(Store::proxies);
+        self.certificates.iter().flat_map(|_| self.pd_endpoints()).chain(proxies).collect()
+    }
+
+    /// Addresses to ask with a browser or curl: those of PD's interface, and those of the stores' state and faults.
+    pub fn admin_urls(&self) -> Vec<String> {
+        let pds = self.pds.iter().map(|pd| format!("http://{}/pd/api/v1/stores", pd.plain_endpoint()));
+        pds.chain(self.stores.iter().map(|store| format!("{}/status", store.admin_url()))).collect()
     }
 
     /// Kills a store. What it acknowledged is there when it is started again.

@@ -29,6 +29,11 @@ impl Engine {
 
     /// Opens what `settings` name and waits until it answers.
     pub async fn with_settings(settings: &TikvSettings) -> Result<Self> {
+        Self::within(CONNECT_DEADLINE, settings).await
+    }
+
+    /// The same with a deadline, for what is to be refused.
+    pub async fn within(deadline: Duration, settings: &TikvSettings) -> Result<Self> {
         let metrics = BackEndMetrics::register(&Registry::new())?;
         let engine = Tikv::new(settings, Clock::system(), &metrics);
         let shutdown = CancellationToken::new();
@@ -39,8 +44,8 @@ impl Engine {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(CONNECT_DEADLINE, connected).await.is_err() {
-            bail!("TiKV does not answer after {CONNECT_DEADLINE:?}: {:?}", opened.kv.ping().await);
+        if tokio::time::timeout(deadline, connected).await.is_err() {
+            bail!("TiKV does not answer after {deadline:?}: {:?}", opened.kv.ping().await);
         }
         Ok(opened)
     }

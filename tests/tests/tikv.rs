@@ -8,11 +8,22 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use shortener_node::kv::tikv::{TikvSettings, Tls};
 use shortener_node::kv::{Kv, KvError, READ_DEADLINE, WRITE_DEADLINE};
+use shortener_tests::certificates::Certificates;
+use shortener_tests::server_process::fresh_name;
 use shortener_tests::sizes::sized;
 use shortener_tests::tikv::{Layout, Tikv, TikvBuilder};
 use shortener_tests::tikv_engine::Engine;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// What a call may take beyond its deadline on a busy machine.
 const SLACK: Duration = Duration::from_millis(750);
@@ -56,7 +67,7 @@ async fn works_within(kv: &Kv, deadline: Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_is_dropped_harms_nobody() {
     let Some(cluster) = Tikv::shared().await.unwrap() else { return };
-    let engine = Engine::open(cluster.pd_endpoints(), "dropped").await.unwrap();
+    let engine = Engine::open(cluster.pd_endpoints(), &fresh_name("dropped")).await.unwrap();
     let mut transaction = engine.kv.begin().await.unwrap();
     transaction.put("a".into(), b"1".to_vec());
     drop(transaction);
@@ -67,10 +78,11 @@ async fn a_transaction_that_is_dropped_harms_nobody() {
 async fn placement_drivers_that_are_down_are_passed_over() {
     let Some(cluster) = Tikv::shared().await.unwrap() else { return };
     let [dead] = shortener_tests::node::free_ports().unwrap();
+    let keyspace = fresh_name("endpoints");
     for dead_first in [true, false] {
         let mut endpoints = cluster.pd_endpoints();
         endpoints.insert(if dead_first { 0 } else { endpoints.len() }, format!("127.0.0.1:{dead}"));
-        let engine = Engine::open(endpoints, "endpoints").await.unwrap();
+        let engine = Engine::open(endpoints, &keyspace).await.unwrap();
         insert(&engine.kv, &format!("dead first: {dead_first}")).await.unwrap();
     }
 }
@@ -78,8 +90,9 @@ async fn placement_drivers_that_are_down_are_passed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_keyspaces_in_one_cluster_see_nothing_of_each_other() {
     let Some(cluster) = Tikv::shared().await.unwrap() else { return };
-    let one = Engine::open(cluster.pd_endpoints(), "one").await.unwrap();
-    let other = Engine::open(cluster.pd_endpoints(), "one-more").await.unwrap();
+    let keyspace = fresh_name("one");
+    let one = Engine::open(cluster.pd_endpoints(), &keyspace).await.unwrap();
+    let other = Engine::open(cluster.pd_endpoints(), &format!("{keyspace}-more")).await.unwrap();
     insert(&one.kv, "a").await.unwrap();
     assert_eq!(other.kv.get(b"a").await.unwrap(), None);
     let all = shortener_node::kv::prefix_range(Vec::new());
@@ -160,6 +173,65 @@ async fn the_leader_of_three_placement_drivers_may_die() {
     let leader = cluster.pd_leader().await.unwrap();
     cluster.kill_pd(leader).unwrap();
     works_within(&kv, ELECTION).await;
+}
+
+/// What a client sends first over HTTP/2: the preface and its settings, all of them the defaults.
+const HTTP2_GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Opens HTTP/2 over TLS as a client that trusts `authority` and may show a certificate. An error when it is refused,
+/// which the client sees at its first read: its own half of the handshake is over before the server has looked.
+async fn greet(endpoint: &str, authority: &Certificates, shown: Option<&Certificates>) -> Result<()> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&authority.ca)?)?;
+    let config =
+        ClientConfig::builder_with_provider(default_provider().into()).with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(roots);
+    let mut config = match shown {
+        Some(Certificates { cert, key, .. }) => {
+            let chain = vec![CertificateDer::from_pem_file(cert)?];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (host, _) = endpoint.split_once(':').context("an endpoint has a port")?;
+    let stream = TcpStream::connect(endpoint).await?;
+    let connector = TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = connector.connect(ServerName::try_from(host.to_owned())?, stream).await?;
+    stream.write_all(HTTP2_GREETING).await?;
+    ensure!(stream.read(&mut [0; 9]).await? > 0, "the server ended the connection");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_mutual_tls_it_works_and_without_a_certificate_it_is_refused() {
+    let Some(cluster) = Tikv::builder().tls().start().await.unwrap() else { return };
+    let certificates = cluster.certificates().unwrap();
+    let Certificates { ca, cert, key } = certificates.clone();
+    let tls = Tls { ca, cert, key };
+    let settings = TikvSettings { pd_endpoints: cluster.pd_endpoints(), keyspace: "test".to_owned(), tls: Some(tls) };
+    let engine = Engine::with_settings(&settings).await.unwrap();
+    insert(&engine.kv, "a").await.unwrap();
+    assert_eq!(engine.kv.get(b"a").await.unwrap(), Some(b"1".to_vec()));
+
+    let folder = tempfile::tempdir().unwrap();
+    let strangers = Certificates::write(folder.path()).unwrap();
+    let endpoints = cluster.tls_endpoints();
+    assert_eq!(endpoints.len(), 2, "PD and the proxy before the store: {endpoints:?}");
+    for endpoint in endpoints {
+        greet(&endpoint, certificates, Some(certificates)).await.unwrap();
+        for shown in [None, Some(&strangers)] {
+            let greeted = greet(&endpoint, certificates, shown).await;
+            assert!(greeted.is_err(), "{endpoint} takes a client that shows {shown:?}");
+        }
+    }
+    let refused = async |tls: Option<Tls>| {
+        let settings = TikvSettings { tls, ..settings.clone() };
+        let opened = Engine::within(RECOVERY, &settings).await;
+        assert!(opened.is_err(), "an engine with {:?} works", settings.tls);
+    };
+    let stranger = Tls { ca: certificates.ca.clone(), cert: strangers.cert, key: strangers.key };
+    tokio::join!(refused(None), refused(Some(stranger)));
 }
 
 /// What came of an insert that may have lost its answer.

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::pd::Pd;
 use super::store::Store;
 use super::{BINARIES_VARIABLE, PD_ENDPOINTS_VARIABLE, SCRIPT, Tikv};
+use crate::certificates::Certificates;
 use crate::prepared::{Prepared, not_run, prepare, say_not_run};
 use crate::server_process::{ServerFolder, lasting_ports};
 use crate::sizes::environment;
@@ -32,6 +33,7 @@ pub struct TikvBuilder {
     pub(super) pd_members: usize,
     pub(super) layout: Layout,
     pub(super) sync_writes: bool,
+    pub(super) tls: bool,
 }
 
 impl TikvBuilder {
@@ -56,6 +58,14 @@ impl TikvBuilder {
         self
     }
 
+    /// Mutual TLS to PD, which speaks it itself, and to the stores, which have a proxy before them. It lives no longer than
+    /// the runtime of the test that starts it.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// Starts the cluster and waits until it serves. None, and a line that says so, where its programs cannot be had or
     /// the tests are to use a cluster that is there already; the first is a failure in CI.
     pub async fn start(self) -> Result<Option<Tikv>> {
@@ -75,33 +85,42 @@ impl TikvBuilder {
             }
         };
         let folder = ServerFolder::new()?;
-        let pds = Pd::start_all(&binaries, folder.path(), self.pd_members)?;
+        let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
+        let pds = Pd::start_all(&binaries, folder.path(), self.pd_members, certificates.as_ref())?;
         let regions = if matches!(self.layout, Layout::Shards(_)) { PARTS } else { 1 };
-        let mut tikv = Tikv { pds, stores: Vec::new(), regions, external: None, folder };
+        let mut tikv = Tikv { pds, stores: Vec::new(), regions, external: None, certificates, folder };
         tikv.wait_for_pd().await?;
-        tikv.stores = self.start_stores(&binaries, tikv.folder.path(), &tikv.pd_endpoints().join(","))?;
+        self.start_stores(&binaries, &mut tikv).await?;
         tikv.wait_until_serving().await?;
         Ok(Some(tikv))
     }
 
-    fn start_stores(&self, binaries: &Path, folder: &Path, pd: &str) -> Result<Vec<Store>> {
-        let start = |number: usize, addresses: usize, more: Vec<String>| {
+    async fn start_stores(&self, binaries: &Path, tikv: &mut Tikv) -> Result<()> {
+        let pd = tikv.pds.iter().map(Pd::plain_endpoint).collect::<Vec<_>>().join(",");
+        for (number, (addresses, part)) in self.processes().into_iter().enumerate() {
+            let ports = lasting_ports(addresses + 1)?;
             let mut arguments = vec![format!("-pd={pd}")];
-            arguments.extend(more);
+            arguments.extend(part);
             if self.sync_writes {
                 arguments.push("-sync".to_owned());
             }
-            Store::start(binaries, folder, number, &lasting_ports(addresses + 1)?, arguments)
-        };
+            let certificates = tikv.certificates.as_ref();
+            let store = Store::start(binaries, tikv.folder.path(), number, &ports, certificates, arguments);
+            tikv.stores.push(store.await?);
+        }
+        Ok(())
+    }
+
+    /// The processes of the layout: how many addresses each has, and which part of the keys.
+    fn processes(&self) -> Vec<(usize, Vec<String>)> {
         match &self.layout {
-            Layout::Single => Ok(vec![start(0, 1, Vec::new())?]),
-            Layout::Replicas => Ok(vec![start(0, PARTS, Vec::new())?]),
+            Layout::Single => vec![(1, Vec::new())],
+            Layout::Replicas => vec![(PARTS, Vec::new())],
             Layout::Shards(keys) => {
-                let keys = keys.each_ref().map(hex::encode);
-                let part = |part: usize| {
-                    ["-shard".to_owned(), format!("{part}/{PARTS}"), "-split".to_owned(), keys.join(",")].to_vec()
-                };
-                (0..PARTS).map(|number| start(number, 1, part(number))).collect()
+                let keys = keys.each_ref().map(hex::encode).join(",");
+                let part =
+                    |part| vec!["-shard".to_owned(), format!("{part}/{PARTS}"), "-split".to_owned(), keys.clone()];
+                (0..PARTS).map(|number| (1, part(number))).collect()
             }
         }
     }

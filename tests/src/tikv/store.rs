@@ -1,5 +1,6 @@
 //! A process of the tests' store, and what its admin address says and does.
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use crate::certificates::Certificates;
 use crate::client::Client;
 use crate::server_process::ServerProcess;
+use crate::tcp_proxy::TcpProxy;
 
 /// A store that hangs is an error, not waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -18,15 +21,19 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 pub(super) struct Store {
     pub(super) process: ServerProcess,
     admin_url: String,
+    /// What clients are told of instead of the store's own addresses; none without TLS.
+    proxies: Vec<TcpProxy>,
 }
 
 impl Store {
-    /// Starts a process whose admin address has the first of the ports, and its stores the others.
-    pub(super) fn start(
+    /// Starts a process whose admin address has the first of the ports, and its stores the others. With certificates a
+    /// proxy stands before each store, and clients are told of the proxies alone.
+    pub(super) async fn start(
         binaries: &Path,
         folder: &Path,
         number: usize,
         ports: &[u16],
+        certificates: Option<&Certificates>,
         more: Vec<String>,
     ) -> Result<Self> {
         let addresses = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>();
@@ -34,11 +41,30 @@ impl Store {
         let data = folder.join(format!("store-{number}"));
         let mut arguments = vec![format!("-addr={}", stores.join(",")), format!("-admin={admin}")];
         arguments.push(format!("-data={}", data.display()));
+        let mut proxies = Vec::new();
+        if let Some(certificates) = certificates {
+            for port in ports.iter().skip(1) {
+                let store = (Ipv4Addr::LOCALHOST, *port).into();
+                proxies.push(TcpProxy::ending_tls(certificates, store).await?);
+            }
+            let advertised = proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>();
+            arguments.push(format!("-advertise={}", advertised.join(",")));
+        }
         arguments.extend(more);
         let log = folder.join(format!("store-{number}.log"));
         let arguments = arguments.into_iter().map(Into::into).collect();
         let process = ServerProcess::start(&binaries.join("tikvd"), arguments, log)?;
-        Ok(Self { process, admin_url: format!("http://{admin}") })
+        Ok(Self { process, admin_url: format!("http://{admin}"), proxies })
+    }
+
+    /// `http://host:port` of its admin address.
+    pub(super) fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    /// `host:port` of the proxies before it.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = String> {
+        self.proxies.iter().map(|proxy| proxy.address().to_string())
     }
 
     pub(super) async fn status(&self) -> Result<StoreStatus> {
