@@ -73,9 +73,16 @@ impl Scene {
                 }
             }
         };
-        timeout(deadline, well)
-            .await
-            .with_context(|| format!("not well after {deadline:?}: {}", self.history.summary()))?
+        match timeout(deadline, well).await {
+            Ok(well) => {
+                report(&format!("well after {:?}", clock.monotonic()));
+                well
+            }
+            Err(_) => {
+                let logs = self.fleet.logs().await.join("\n");
+                anyhow::bail!("not well after {deadline:?}: {}\n{logs}", self.history.summary())
+            }
+        }
     }
 
     fn bad(&self) -> u64 {
@@ -170,17 +177,17 @@ async fn a_store_that_dies_or_hangs_costs_no_cached_redirect_and_comes_back() ->
     let Some(scene) = Scene::start(Tikv::builder()).await? else { return Ok(()) };
     for hangs in [false, true] {
         if hangs {
-            scene.tikv.pause_store(0)?
+            scene.tikv.pause_store(0)?;
         } else {
-            scene.tikv.kill_store(0)?
+            scene.tikv.kill_store(0)?;
         }
         lasts(sized(Duration::from_secs(6), Duration::from_secs(20))).await;
         let health = scene.fleet.client(0).await.get("/api/v1/health").await?;
         ensure!(health.status == 503, "health does not tell that the store is away: {}", health.text());
         if hangs {
-            scene.tikv.resume_store(0)?
+            scene.tikv.resume_store(0)?;
         } else {
-            scene.tikv.restart_store(0).await?
+            scene.tikv.restart_store(0).await?;
         }
         scene.recovers(RECOVERY + Duration::from_secs(5)).await?;
     }

@@ -14,7 +14,7 @@ const USERS: [&str; 2] = ["ada", "grace"];
 const PASSWORD: &str = "correct horse battery staple";
 /// Without `peers` the check that compares the two users would be left out silently. What no schema can say, such as that
 /// a host is public or a moment in the future, may be refused with 422, and a link that expired is 410 as one that is not
-/// there is 404; every other check holds these requests to the document as well.
+/// there is 404. What violates the document may also be too large (413) before it is anything else; every other check holds these requests to the document as well.
 const CONFIGURATION: &str = r#"
 hooks = "hooks.py"
 [auth.wfc]
@@ -23,6 +23,9 @@ peers = ["ada", "grace"]
 
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410", "429", "5xx"]
+
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
 
 [[operations]]
 include-name = ["POST /api/v1/urls", "PATCH /api/v1/urls/{id}", "POST /shortener/url/", "POST /api/v1/auth/register"]
