@@ -1,5 +1,6 @@
 //! One real node as a child process: started on free loopback ports with a data directory of its own, waited for until
-//! it is ready, stopped with SIGTERM or killed. Every wait has a deadline, and a node never outlives its handle.
+//! it is ready, stopped with SIGTERM or killed. Every wait has a deadline, and a node outlives neither its handle nor the
+//! process that started it.
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,9 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
+use crate::server_process::{DIE_WITH_PARENT, spawn_lasting};
 use crate::sizes::environment;
 
 /// Names the node's binary when it is not beside the test's own.
@@ -76,7 +79,10 @@ impl NodeBuilder {
         let log = TempDir::new().context("making a directory for the log")?;
         let log_file = File::create(log.path().join("node.log")).context("making the log")?;
         let binary = self.binary.map_or_else(node_binary, Ok)?;
-        let child = Command::new(&binary)
+        let mut command = Command::new("setpriv");
+        command
+            .args(DIE_WITH_PARENT)
+            .arg(&binary)
             .current_dir(data.path())
             .env("LISTEN_ADDR", format!("127.0.0.1:{port}"))
             .env("ADMIN_ADDR", format!("127.0.0.1:{admin_port}"))
@@ -86,9 +92,14 @@ impl NodeBuilder {
             .stdin(Stdio::null())
             .stdout(log_file.try_clone().context("sharing the log")?)
             .stderr(log_file)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
+            .process_group(0) // Ctrl-C in a terminal is for whoever started the node, and then stops it
+            .kill_on_drop(true);
+        let runtime = Handle::current();
+        let spawn = move || {
+            let _runtime = runtime.enter();
+            command.spawn()
+        };
+        let child = spawn_lasting(spawn).with_context(|| format!("starting {}", binary.display()))?;
         let admin_url = format!("http://127.0.0.1:{admin_port}");
         Ok(Node { child, data, log, base_url, admin_url })
     }

@@ -61,14 +61,15 @@ impl ServerProcess {
         let log = log.with_context(|| format!("opening {}", self.log.display()))?;
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(DIE_WITH_PARENT)
             .arg(&self.program)
             .args(&self.arguments)
             .process_group(0) // Ctrl-C in a terminal is for the tests, which then end it
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("sharing the log")?)
             .stderr(log);
-        let child = spawn(command).with_context(|| format!("starting {}", self.program.display()))?;
+        let child =
+            spawn_lasting(move || command.spawn()).with_context(|| format!("starting {}", self.program.display()))?;
         *self.child() = Some(child);
         self.paused.store(false, Ordering::SeqCst);
         Ok(())
@@ -147,22 +148,24 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Starts a child that the kernel kills with this process: `setpriv` asks it to. The kernel counts the *thread* that
-/// made the child as its parent, and a test's thread ends with the test, so a thread that never ends makes them all.
-fn spawn(command: Command) -> Result<Child> {
-    type Job = (Command, Sender<io::Result<Child>>);
+/// Arguments of `setpriv`, before a program and its own, by which the kernel kills the program with this process.
+pub const DIE_WITH_PARENT: [&str; 3] = ["--pdeathsig", "KILL", "--"];
+
+/// Makes a child that is to die with this process. The kernel counts the *thread* that made it as its parent, and a
+/// test's thread ends with the test, so a thread that never ends makes them all.
+pub fn spawn_lasting<C: Send + 'static>(make: impl FnOnce() -> io::Result<C> + Send + 'static) -> Result<C> {
+    type Job = Box<dyn FnOnce() + Send>;
     static JOBS: LazyLock<Sender<Job>> = LazyLock::new(|| {
         let (sender, jobs) = channel::<Job>();
-        std::thread::spawn(move || {
-            for (mut command, reply) in jobs {
-                // Whoever no longer waits has dropped the server: so is the child, which is then not waited for.
-                let _ = reply.send(command.spawn());
-            }
-        });
+        std::thread::spawn(move || jobs.into_iter().for_each(|job| job()));
         sender
     });
     let (reply, child) = channel();
-    JOBS.send((command, reply)).context("asking for a child process")?;
+    let job = move || {
+        // Whoever no longer waits has dropped the server: so is the child, which is then not waited for.
+        let _ = reply.send(make());
+    };
+    JOBS.send(Box::new(job)).ok().context("asking for a child process")?;
     child.recv().context("waiting for a child process")?.context("making a child process")
 }
 

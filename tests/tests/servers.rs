@@ -1,7 +1,24 @@
 //! The servers that other tests need: they come up, fail as they are told to, come back, and leave nothing behind.
-use anyhow::Result;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use shortener_tests::node::Node;
 use shortener_tests::redis_cluster::RedisCluster;
+use shortener_tests::server_process::{fresh_name, wait_until};
+use shortener_tests::sizes::environment;
 use shortener_tests::tikv::{Layout, Tikv};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+/// Marks a process that is to be abandoned, and all that it starts.
+const ABANDONED_VARIABLE: &str = "SHORTENER_ABANDONED_TEST";
+/// What such a process prints once its servers are up.
+const ABANDONED_IS_UP: &str = "abandoned is up";
+/// The kernel kills what an abandoned process started at once; a busy machine takes a while to let it go.
+const GONE_DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn every_layout_of_stores_comes_up_and_a_killed_store_comes_back() -> Result<()> {
@@ -45,4 +62,61 @@ async fn redis_with_tls_and_a_user_forms_a_cluster_and_can_be_wiped_and_stopped(
     redis.wipe().await?;
     redis.stop_all()?;
     redis.start_all().await
+}
+
+#[tokio::test]
+async fn nothing_outlives_an_abandoned_test_process() -> Result<()> {
+    if environment(ABANDONED_VARIABLE).is_some() {
+        return start_all_and_wait().await;
+    }
+    let mark = fresh_name("abandoned");
+    let folder = tempfile::tempdir()?;
+    let mut abandoned = Command::new(std::env::current_exe()?)
+        .args(["--exact", "nothing_outlives_an_abandoned_test_process", "--nocapture"])
+        .env(ABANDONED_VARIABLE, &mark)
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = BufReader::new(abandoned.stdout.take().context("its output is piped")?).lines();
+    while said.next_line().await?.context("it ended before its servers were up")? != ABANDONED_IS_UP {}
+    let started = marked(&mark)?;
+    assert!(started.len() > 1, "it has started nothing: {started:?}");
+    abandoned.kill().await?;
+    wait_until("nothing is left of an abandoned process", GONE_DEADLINE, async || Ok(marked(&mark)?.is_empty()))
+        .await?;
+    // The folder of a node's data is the test's own and small; those of servers hold hundreds of megabytes.
+    let left = std::fs::read_dir(folder.path())?.filter_map(|entry| Some(entry.ok()?.path()));
+    let left = left.filter(|path| path.join("pd.toml").exists() || path.join("ca.pem").exists());
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
+    Ok(())
+}
+
+/// What is abandoned: a server of each kind that can be had here, one of them hanging.
+#[expect(clippy::print_stdout, reason = "whoever abandons it waits for this")]
+async fn start_all_and_wait() -> Result<()> {
+    let _node = Node::start().await?;
+    let tikv = Tikv::builder().start().await?;
+    if let Some(tikv) = &tikv {
+        tikv.pause_store(0)?;
+    }
+    let _redis = RedisCluster::builder().tls().start().await?;
+    println!("\n{ABANDONED_IS_UP}");
+    std::future::pending().await
+}
+
+/// The programs of the processes that carry `mark` in their environment.
+fn marked(mark: &str) -> Result<Vec<PathBuf>> {
+    let mark = format!("{ABANDONED_VARIABLE}={mark}");
+    let carries_it = |process: &Path| {
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path()));
+    let processes = processes.filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_number));
+    Ok(processes.filter(|path| carries_it(path)).map(|path| path.join("exe").read_link().unwrap_or(path)).collect())
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -10,9 +10,16 @@ use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
 use crate::prepared::{Prepared, prepare};
 use crate::sizes::{SOAK_VARIABLE, in_ci, workspace_root};
+use crate::{redis_cluster, tikv};
 
-/// The test binary that needs a browser; all others of the `tests` crate need nothing but the toolchain.
+/// The test binary that needs a browser; of the others, some need [`SERVERS`].
 const BROWSER: &str = "browser";
+/// Servers that several test binaries start: what they are, the script that provides them, and the variable that tells
+/// the tests where they are, so that no test binary looks for them again.
+const SERVERS: [(&str, &str, &str); 2] = [
+    ("PD and the store (built once, which takes minutes)", tikv::SCRIPT, tikv::BINARIES_VARIABLE),
+    ("redis-server", redis_cluster::SCRIPT, redis_cluster::SERVER_VARIABLE),
+];
 
 /// How one tier ended.
 #[derive(Debug)]
@@ -55,14 +62,25 @@ pub fn run_all(soak: bool) -> Result<()> {
     };
 
     tier("build", &mut build);
-    tier("unit and property", &mut || cargo_test(&["--lib", "--bins"], soak));
-    tier("examples in the documentation", &mut || cargo_test(&["--doc"], soak));
+    let mut variables = vec![(SOAK_VARIABLE, if soak { "1" } else { "0" }.to_owned())];
+    for (servers, script, variable) in SERVERS {
+        tier(servers, &mut || match prepare(script)? {
+            Prepared::Missing(reason) => Ok(Ending::NotRun { reason: format!("the tests on them: {reason}") }),
+            Prepared::Ready(path) => {
+                variables.push((variable, path));
+                Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true })
+            }
+        });
+    }
+    let cargo_test = |arguments: &[&str]| cargo_test(arguments, &variables);
+    tier("unit and property", &mut || cargo_test(&["--lib", "--bins"]));
+    tier("examples in the documentation", &mut || cargo_test(&["--doc"]));
     for name in test_binaries()? {
-        tier(&name, &mut || cargo_test(&["--test", &name], soak));
+        tier(&name, &mut || cargo_test(&["--test", &name]));
     }
     tier(BROWSER, &mut || match prepare("tests/env/browser.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
-        Prepared::Ready(_) => cargo_test(&["--test", BROWSER], soak),
+        Prepared::Ready(_) => cargo_test(&["--test", BROWSER]),
     });
     tier("schemathesis", &mut || match prepare("tests/env/schemathesis.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
@@ -97,9 +115,9 @@ fn test_binaries() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn cargo_test(arguments: &[&str], soak: bool) -> Result<Ending> {
+fn cargo_test(arguments: &[&str], variables: &[(&str, String)]) -> Result<Ending> {
     let mut test: Command = cargo(&["test", "--workspace", "--no-fail-fast"])?;
-    test.args(arguments).env(SOAK_VARIABLE, if soak { "1" } else { "0" });
+    test.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     let (mut passed, mut failed) = (0, 0);
     let succeeded = run_seeing(&mut test, |line| {
         if let Some((more_passed, more_failed)) = counts(line) {
