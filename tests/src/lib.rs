@@ -4,6 +4,7 @@ pub mod bench;
 pub mod browser;
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod fleet;
 pub mod full_disk;
 pub mod kv_writer;

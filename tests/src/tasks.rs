@@ -2,6 +2,7 @@
 //! for itself.
 pub mod bench;
 pub mod checks;
+pub mod cluster;
 pub mod command;
 pub mod schemathesis;
 pub mod tiers;

@@ -5,6 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use shortener_tests::client::Client;
+use shortener_tests::cluster::Cluster;
 use shortener_tests::node::Node;
 use shortener_tests::redis_cluster::RedisCluster;
 use shortener_tests::server_process::{fresh_name, wait_until};
@@ -62,6 +64,27 @@ async fn redis_with_tls_and_a_user_forms_a_cluster_and_can_be_wiped_and_stopped(
     redis.wipe().await?;
     redis.stop_all()?;
     redis.start_all().await
+}
+
+#[tokio::test]
+async fn three_nodes_behind_one_port_are_one_service() -> Result<()> {
+    let Some(cluster) = Cluster::start(0).await? else { return Ok(()) };
+    for number in 0..6 {
+        let target = format!("https://example.com/{number}");
+        // A client of its own is a connection of its own, which goes to the next node.
+        let link = Client::new(&cluster.url())?.create(&target).await?;
+        let code = link["short_code"].as_str().context("a link has a code")?;
+        for node in cluster.nodes() {
+            let answer = node.client()?.get(&format!("/{code}")).await?.expect_status(302)?;
+            assert_eq!(answer.header("location"), Some(target.as_str()));
+        }
+    }
+    for node in cluster.nodes() {
+        let metrics = Client::new(node.admin_url())?.get("/metrics").await?.expect_status(200)?.text();
+        let created = metrics.lines().any(|line| line.contains("/api/v1/urls") && line.contains("201"));
+        assert!(created, "a node has created nothing:\n{metrics}");
+    }
+    cluster.stop().await
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The project's tasks: `cargo xtask --help`.
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::tasks::{bench, checks, tiers};
+use shortener_tests::tasks::{bench, checks, cluster, tiers};
 
 /// The project's tasks.
 #[derive(Parser)]
@@ -19,6 +19,12 @@ enum Task {
     Test,
     /// Run the same tiers with larger numbers: minutes of outage, kill loops, millions of creates
     Soak,
+    /// Start three nodes behind one port, with all that they need, on this machine, to play with; Ctrl-C ends them
+    Cluster {
+        /// The port that the nodes are behind
+        #[arg(long, default_value_t = 8000)]
+        port: u16,
+    },
     /// Run a benchmark on this machine and print its table
     Bench {
         /// The benchmark and its arguments; `--help` lists them
@@ -35,6 +41,7 @@ fn main() -> Result<()> {
         Task::Deny => checks::deny(),
         Task::Test => tiers::run_all(false),
         Task::Soak => tiers::run_all(true),
+        Task::Cluster { port } => cluster::run(port),
         Task::Bench { arguments } => bench::bench(&arguments),
     }
 }
