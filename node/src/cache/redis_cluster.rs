@@ -1,7 +1,7 @@
 //! The cache that nodes share: a Redis Cluster. What is in it may be lost at any moment, and an error is a miss.
 //!
 //! [`RedisCluster::query`] and [`RedisCluster::run`] are the one way there: each call has one key ([`keys`]), a deadline, and
-//! the breaker and the budget of [`Resilience`](crate::resilience::Resilience) before it. Nothing is sent until the store has
+//! the breaker and the budget of [`Resilience`] before it. Nothing is sent until the store has
 //! told which keyspace this is: before that no key can be built.
 
 mod connection;
