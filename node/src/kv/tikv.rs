@@ -9,11 +9,13 @@
 //! - Once it was told of a leader that it cannot connect to, it never asks for another: [`connection`] makes a new client.
 //! - An answer that is lost is an error like any other, although the transaction may have been committed. [`commit`] then
 //!   rolls back: a rollback that succeeds proves that it was not and never will be; else nobody knows, and that is said.
+//! - A lock whose transaction died before its primary row was locked is never resolved: [`orphans`] does it.
 //! - A transaction that is dropped panics, and asynchronous commits leave locks that nobody resolves: neither is used.
 
 mod commit;
 mod connection;
 mod fault;
+mod orphans;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +33,7 @@ use crate::kv::{KvError, READ_DEADLINE, Row, SCAN_BYTES_MAX, check_limit};
 use crate::resilience::{BackEndMetrics, CallError, Condition, Resilience};
 use connection::Connection;
 use fault::Fault;
+use orphans::Orphans;
 
 pub use settings::{TikvSettings, Tls};
 
@@ -52,6 +55,7 @@ struct Inner {
     prefix: Vec<u8>,
     connection: Connection,
     resilience: Resilience,
+    orphans: Orphans,
 }
 
 impl Tikv {
@@ -61,6 +65,7 @@ impl Tikv {
             prefix: settings.prefix(),
             connection: Connection::new(settings, clock.clone()),
             resilience: Resilience::new("tikv", clock, metrics),
+            orphans: Orphans::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -69,7 +74,13 @@ impl Tikv {
     pub async fn keep(self, shutdown: CancellationToken) {
         let probed = self.clone();
         let watching = self.inner.resilience.clone().watch(|| probed.probe(), shutdown.clone());
-        tokio::join!(self.inner.connection.keep(shutdown), watching);
+        let cleaning = async {
+            tokio::select! {
+                () = self.inner.clean_up() => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
+        tokio::join!(self.inner.connection.keep(shutdown.clone()), watching, cleaning);
     }
 
     /// How the cluster is.
@@ -169,6 +180,9 @@ impl Inner {
     }
 
     fn fault(&self, generation: u64, error: &tikv_client::Error) -> Fault {
+        if let Some(start) = Fault::orphan(error) {
+            self.orphans.found(start);
+        }
         let fault = Fault::of(error, &self.prefix);
         if let Fault::Unreachable { .. } = fault {
             self.connection.is_stuck(generation);

@@ -81,6 +81,17 @@ impl Fault {
         }
     }
 
+    /// The transaction that left a lock without its primary, by its start, if that is what `error` is about.
+    pub(super) fn orphan(error: &Error) -> Option<u64> {
+        match error {
+            Error::KeyError(error) => error.txn_not_found.as_ref().map(|found| found.start_ts),
+            Error::TxnNotFound(found) => Some(found.start_ts),
+            Error::MultipleKeyErrors(errors) | Error::ExtractedErrors(errors) => errors.iter().find_map(Self::orphan),
+            Error::UndeterminedError(inner) => Self::orphan(inner),
+            _ => None,
+        }
+    }
+
     /// As the error of a read. One that met a lock for longer than it may wait has not read anything.
     pub(super) fn of_a_read(self) -> KvError {
         match self {
@@ -129,6 +140,13 @@ mod tests {
         check(Error::UndeterminedError(Box::new(conflict())), &Fault::Conflict);
         check(Error::ResolveLockError(Vec::new()), &Fault::Conflict);
         check(key_error(|error| error.retryable = "later".to_owned()), &Fault::Conflict);
+    }
+
+    #[test]
+    fn a_lock_without_its_primary_names_its_transaction() {
+        let orphan = key_error(|error| error.txn_not_found.get_or_insert_default().start_ts = 7);
+        assert_eq!(Fault::orphan(&Error::MultipleKeyErrors(vec![conflict(), orphan])), Some(7));
+        assert_eq!(Fault::orphan(&conflict()), None);
     }
 
     #[test]
