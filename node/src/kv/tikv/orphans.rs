@@ -41,7 +41,8 @@ impl Inner {
     pub(super) async fn clean_up(&self) {
         loop {
             self.orphans.found.notified().await;
-            let start = Timestamp::from_version(self.orphans.start.load(Ordering::Acquire));
+            // One more than that: some stores take the end of a scan of locks for exclusive.
+            let start = Timestamp::from_version(self.orphans.start.load(Ordering::Acquire).saturating_add(1));
             let cleaning = tokio::time::timeout(CLEAN_UP_DEADLINE, self.clean_up_until(&start));
             if !matches!(cleaning.await, Ok(true)) {
                 tracing::warn!("locks of a dead transaction could not be cleaned up; trying again when they are met");
