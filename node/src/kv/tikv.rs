@@ -180,14 +180,19 @@ impl Inner {
     }
 
     fn fault(&self, generation: u64, error: &tikv_client::Error) -> Fault {
-        if let Some(start) = Fault::orphan(error) {
-            self.orphans.found(start);
-        }
-        let fault = Fault::of(error, &self.prefix);
+        let fault = self.understood(error);
         if let Fault::Unreachable { .. } = fault {
             self.connection.is_stuck(generation);
         }
         fault
+    }
+
+    /// What an error means; an orphan that it tells of is noted.
+    fn understood(&self, error: &tikv_client::Error) -> Fault {
+        if let Some(start) = Fault::orphan(error) {
+            self.orphans.found(start);
+        }
+        Fault::of(error, &self.prefix)
     }
 
     /// A key as it is in TiKV.

@@ -33,12 +33,7 @@ pub(super) async fn commit(
             inner.connection.answered();
             return Ok(());
         }
-        Ok(Err(error)) => {
-            if let Some(start) = Fault::orphan(&error) {
-                inner.orphans.found(start);
-            }
-            Some(Fault::of(&error, &inner.prefix))
-        }
+        Ok(Err(error)) => Some(inner.understood(&error)),
         Err(_) => None,
     };
     inner.resilience.record(fault.as_ref().is_some_and(|fault| fault.verdict() == Verdict::Answered));
