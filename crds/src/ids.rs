@@ -62,18 +62,18 @@
 //! A cloned process is again the one case that memory cannot see; what is stored under a Snowflake ID is inserted if absent.
 
 pub mod allocate;
-pub mod boot_id;
 pub mod claim;
 pub mod id_range;
 pub mod mint;
 pub mod permutation;
+pub mod random_id;
 pub mod short_code;
 pub mod snowflake;
 pub mod worker_id;
 
-pub use boot_id::BootId;
 pub use id_range::{BLOCK_SIZE, Block, IdRange};
 pub use permutation::{CodePermutation, PermutationKey};
+pub use random_id::{BootId, KeyspaceId};
 pub use short_code::{CodeLength, ShortCode};
 pub use snowflake::{Snowflake, SnowflakeId, Window};
 pub use worker_id::WorkerId;
