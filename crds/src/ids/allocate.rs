@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BootId, CodeLength, IdRange, WorkerId};
+use crate::ids::{BootId, CodeLength, IdRange, KeyspaceId, WorkerId};
 
 /// The most blocks in one grant.
 pub const GRANT_BLOCKS_MAX: u32 = 16;
@@ -159,6 +159,38 @@ fn serve(allocation: &mut Allocation, request: &Request) {
     ledger.entries.insert(pod.clone(), Entry { boot_id: *boot_id, worker, run, granted });
 }
 
+/// The nodes' store holds another keyspace than the one that the ledger is of: nothing may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the nodes report the keyspace {reported}, but {recorded} is recorded: they are on another store, or it was restored; set \
+     spec.ids.adoptKeyspace to {reported} to go on with it"
+)]
+pub struct ForeignKeyspace {
+    /// Whose blocks the ledger counts.
+    pub recorded: KeyspaceId,
+    /// What a node has found instead.
+    pub reported: KeyspaceId,
+}
+
+/// The keyspace that is granted for: the recorded one, or the first that is reported where none is. Another one is taken only where
+/// `adopt`, which is `spec.ids.adoptKeyspace`, names it.
+pub fn keyspace(
+    recorded: Option<KeyspaceId>,
+    reported: impl Iterator<Item = KeyspaceId>,
+    adopt: Option<KeyspaceId>,
+) -> Result<Option<KeyspaceId>, ForeignKeyspace> {
+    let mut ours = recorded;
+    for reported in reported {
+        match ours {
+            None => ours = Some(reported),
+            Some(recorded) if recorded == reported => {}
+            Some(_) if adopt == Some(reported) => ours = Some(reported),
+            Some(recorded) => return Err(ForeignKeyspace { recorded, reported }),
+        }
+    }
+    Ok(ours)
+}
+
 /// The next run after a high-water mark: at most `wanted` blocks, at most [`GRANT_BLOCKS_MAX`], and fewer where the domain ends.
 /// None when nothing is wanted or nothing is left.
 pub fn take_run(code_length: CodeLength, mark: u64, wanted: u64) -> Option<IdRange> {
@@ -173,6 +205,22 @@ mod tests {
 
     fn request(boot: u128, pod: &str, wanted: u64) -> Request {
         Request { boot_id: BootId(boot), pod: PodUid(pod.into()), wanted, mark: 0, refused_worker: None }
+    }
+
+    #[test]
+    fn another_keyspace_stops_the_grants_until_it_is_adopted() {
+        let [one, other] = [KeyspaceId(1), KeyspaceId(2)];
+        let keyspace = |recorded, reported: &[KeyspaceId], adopt| keyspace(recorded, reported.iter().copied(), adopt);
+        assert_eq!(keyspace(None, &[], None), Ok(None));
+        assert_eq!(keyspace(None, &[one, one], None), Ok(Some(one)), "an empty record adopts what is there");
+        assert_eq!(keyspace(Some(one), &[], None), Ok(Some(one)));
+        let foreign = ForeignKeyspace { recorded: one, reported: other };
+        assert_eq!(keyspace(Some(one), &[one, other], None), Err(foreign));
+        assert_eq!(keyspace(Some(one), &[other], Some(one)), Err(foreign), "another is named");
+        assert_eq!(keyspace(Some(one), &[other, other], Some(other)), Ok(Some(other)));
+        assert_eq!(keyspace(None, &[one, other], None), Err(foreign), "two at once");
+        let back = ForeignKeyspace { recorded: other, reported: one };
+        assert_eq!(keyspace(Some(other), &[one], Some(other)), Err(back));
     }
 
     fn live(pods: &[&str]) -> BTreeSet<PodUid> {
