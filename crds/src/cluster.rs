@@ -15,7 +15,7 @@ pub use autoscaling::{Autoscaling, AutoscalingMode, Percentile, Prometheus, Scal
 pub use config::NodeConfig;
 pub use exposure::{HttpRoute, Ingress, Monitoring, NetworkPolicy, ParentRef, Service, ServiceType};
 pub use pod::{ImagePullPolicy, PodSettings, PullSecret};
-pub use status::{AllocationStatus, AutoscalingStatus, GrantStatus, ShortenerClusterStatus};
+pub use status::{AllocationStatus, AutoscalingStatus, GrantStatus, LivePod, ShortenerClusterStatus};
 pub use storage::{Cache, RedisCluster, RedisCredentials, RedisTls, SecretKeyRef, Storage, Tikv};
 
 use kube::{CustomResource, KubeSchema};

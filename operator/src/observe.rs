@@ -1,0 +1,124 @@
+//! Every read: the resource, what it owns, its pods, its nodes' Leases, its Secrets' versions → [`Observed`].
+//!
+//! What is watched is read from memory. Two things are asked for each time: the resource itself, because the ledger in its status must
+//! not be an old one, and the metadata of the few Secrets that it names, because who watches Secrets must be allowed to list them all.
+
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt};
+use shortener_crds::ShortenerCluster;
+use shortener_crds::cluster::LivePod;
+use shortener_crds::ids::allocate::PodUid;
+use shortener_crds::lease::CLUSTER_LABEL;
+
+use crate::kinds::Kind;
+use crate::plan::allocate::node_leases;
+use crate::plan::validate::validate;
+use crate::plan::{Observed, Owned};
+use crate::settled::Settled;
+pub use watches::{Scope, Trigger, Watches};
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The resource.
+    #[error("cannot read the ShortenerCluster {namespace}/{name}")]
+    Resource {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: kube::Error,
+    },
+    /// A Secret.
+    #[error("cannot read the metadata of the Secret {namespace}/{name}")]
+    Secret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// The resource as it is now; none when it is gone.
+pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Option<ShortenerCluster>, ObserveError> {
+    let api: Api<ShortenerCluster> = Api::namespaced(client.clone(), namespace);
+    let failed = |source| ObserveError::Resource { namespace: namespace.to_owned(), name: name.to_owned(), source };
+    api.get_opt(name).await.map_err(failed)
+}
+
+/// Everything else that a plan needs to know.
+pub async fn observe(
+    client: &Client,
+    watches: &Watches,
+    settled: &Settled,
+    default_image: &str,
+    resource: &ShortenerCluster,
+) -> Result<Observed, ObserveError> {
+    let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+    let belongs = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL) == Some(&name);
+    let pods = watches.pods().state();
+    let pods: BTreeMap<_, _> = pods
+        .iter()
+        .filter(|pod| pod.namespace().as_ref() == Some(&namespace) && belongs(pod.labels()))
+        .filter_map(|pod| live_pod(pod))
+        .collect();
+    let leases: Vec<_> = watches
+        .leases()
+        .state()
+        .iter()
+        .filter(|lease| lease.namespace().as_ref() == Some(&namespace) && belongs(lease.labels()))
+        .map(|lease| (**lease).clone())
+        .collect();
+    let owned = watches.owned();
+    let kinds: BTreeSet<Kind> = owned.keys().copied().collect();
+    let is_of = |object: &DynamicObject| object.namespace().as_ref() == Some(&namespace) && belongs(object.labels());
+    let owned = owned.iter().flat_map(|(kind, store)| {
+        let objects = store.state().into_iter().filter(|object| is_of(object));
+        objects.map(|object| Owned { kind: *kind, is_settled: settled.is(*kind, &object), object: (*object).clone() })
+    });
+    let owned: Vec<_> = owned.collect();
+    Ok(Observed {
+        owned,
+        leases: node_leases(&leases, &pods),
+        pods,
+        secret_versions: secret_versions(client, resource, &namespace).await?,
+        kinds,
+        default_image: default_image.to_owned(),
+    })
+}
+
+fn live_pod(pod: &Pod) -> Option<(PodUid, LivePod)> {
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
+    Some((PodUid(pod.uid()?), LivePod { name: pod.name_any(), ip }))
+}
+
+/// The versions of the Secrets that exist, of those that the resource uses. Their contents are not read.
+async fn secret_versions(
+    client: &Client,
+    resource: &ShortenerCluster,
+    namespace: &str,
+) -> Result<BTreeMap<String, String>, ObserveError> {
+    // Of a resource that makes no sense nothing is built.
+    let Ok(cluster) = validate(resource) else { return Ok(BTreeMap::new()) };
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut versions = BTreeMap::new();
+    for name in cluster.secrets() {
+        let found: Result<Option<PartialObjectMeta<Secret>>, _> = api.get_metadata_opt(&name).await;
+        let failed = |source| ObserveError::Secret { namespace: namespace.to_owned(), name: name.clone(), source };
+        if let Some(secret) = found.map_err(failed)? {
+            versions.insert(name, secret.meta().resource_version.clone().unwrap_or_default());
+        }
+    }
+    Ok(versions)
+}

@@ -1,0 +1,225 @@
+//! What is watched: the objects that clusters own, pods, and Leases. Every change triggers a visit of the cluster that it belongs to.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DynamicObject;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use shortener_crds::ShortenerCluster;
+use shortener_crds::lease::CLUSTER_LABEL;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::kinds::Kind;
+use crate::plan::resources::{FIELD_MANAGER, MANAGED_BY_LABEL};
+
+/// How often the API server is asked for the kinds that it did not know.
+const DISCOVER_EVERY: Duration = Duration::from_secs(15);
+/// Visits that may wait to be made; watches wait beyond that.
+const TRIGGERS_MAX: usize = 1024;
+
+/// Which namespaces are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Cluster,
+    /// One.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The objects of a kind that Rust knows.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    fn dynamic_api(&self, client: &Client, kind: Kind) -> Api<DynamicObject> {
+        match self {
+            Self::Cluster => Api::all_with(client.clone(), &kind.api_resource()),
+            Self::Namespace(namespace) => Api::namespaced_with(client.clone(), namespace, &kind.api_resource()),
+        }
+    }
+}
+
+/// A visit to be made.
+pub type Trigger = ObjectRef<ShortenerCluster>;
+
+/// All watches; they end when it is dropped.
+#[derive(Debug)]
+pub struct Watches {
+    pods: Store<Pod>,
+    leases: Store<Lease>,
+    owned: Arc<RwLock<BTreeMap<Kind, Store<DynamicObject>>>>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Watches {
+    /// Begins to watch, and waits until everything that is there has been seen once: a ledger made without some of the pods would
+    /// take their grants for those of the dead.
+    pub async fn start(client: &Client, scope: &Scope) -> (Self, mpsc::Receiver<Trigger>) {
+        let (triggers, visits) = mpsc::channel(TRIGGERS_MAX);
+        let labelled = watcher::Config::default().labels(CLUSTER_LABEL);
+        let (pods, watching_pods) = watch(scope.api::<Pod>(client), labelled.clone(), (), triggers.clone(), lean_pod);
+        let (leases, watching_leases) = watch(scope.api::<Lease>(client), labelled, (), triggers.clone(), lean);
+        let owned = Arc::new(RwLock::new(BTreeMap::new()));
+        let watcher = OwnedWatcher { client: client.clone(), scope: scope.clone(), owned: owned.clone(), triggers };
+        let mut tasks = vec![watching_pods, watching_leases];
+        for kind in Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()) {
+            tasks.push(watcher.begin(kind).await);
+        }
+        // Only a watch whose task is gone is never ready, and tasks live as long as this does.
+        let _ = pods.wait_until_ready().await;
+        let _ = leases.wait_until_ready().await;
+        let mut watching = BTreeMap::new();
+        watcher.discover(&mut watching).await;
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(watcher.keep_discovering(watching))));
+        (Self { pods, leases, owned, _tasks: tasks }, visits)
+    }
+
+    /// The pods of all clusters.
+    pub fn pods(&self) -> &Store<Pod> {
+        &self.pods
+    }
+
+    /// The Leases of all nodes.
+    pub fn leases(&self) -> &Store<Lease> {
+        &self.leases
+    }
+
+    /// What clusters own, by kind; of the kinds that the API server knows.
+    pub fn owned(&self) -> BTreeMap<Kind, Store<DynamicObject>> {
+        self.owned.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Watches kinds of owned objects as the API server comes to know them.
+struct OwnedWatcher {
+    client: Client,
+    scope: Scope,
+    owned: Arc<RwLock<BTreeMap<Kind, Store<DynamicObject>>>>,
+    triggers: mpsc::Sender<Trigger>,
+}
+
+impl OwnedWatcher {
+    /// Watches one kind; it counts as known once all that is there has been seen.
+    async fn begin(&self, kind: Kind) -> AbortOnDropHandle<()> {
+        let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}"));
+        let api = self.scope.dynamic_api(&self.client, kind);
+        let (store, task) = watch(api, ours, kind.api_resource(), self.triggers.clone(), lean);
+        let _ = store.wait_until_ready().await;
+        self.owned.write().unwrap_or_else(PoisonError::into_inner).insert(kind, store);
+        task
+    }
+
+    async fn keep_discovering(self, mut watching: BTreeMap<Kind, AbortOnDropHandle<()>>) {
+        loop {
+            tokio::time::sleep(DISCOVER_EVERY).await;
+            self.discover(&mut watching).await;
+        }
+    }
+
+    /// Begins to watch the kinds that have appeared, and forgets those that are gone.
+    async fn discover(&self, watching: &mut BTreeMap<Kind, AbortOnDropHandle<()>>) {
+        for kind in Kind::ALL.iter().copied().filter(|kind| !kind.is_everywhere()) {
+            let Some(is_known) = self.is_known(kind).await else { continue };
+            let is_watched = self.owned.read().unwrap_or_else(PoisonError::into_inner).contains_key(&kind);
+            if is_known && !is_watched {
+                tracing::info!(kind = kind.kind(), "the API server knows this kind now");
+                watching.insert(kind, self.begin(kind).await);
+            } else if !is_known && is_watched {
+                tracing::info!(kind = kind.kind(), "the API server does not know this kind any more");
+                self.owned.write().unwrap_or_else(PoisonError::into_inner).remove(&kind);
+                watching.remove(&kind);
+            }
+        }
+    }
+
+    /// Whether the API server serves a kind; nothing where it did not say.
+    async fn is_known(&self, kind: Kind) -> Option<bool> {
+        match self.client.list_api_group_resources(&kind.api_version()).await {
+            Ok(resources) => Some(resources.resources.iter().any(|resource| resource.name == kind.plural())),
+            Err(kube::Error::Api(status)) if status.code == 404 => Some(false),
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    kind = kind.kind(),
+                    "cannot ask for the kind"
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Follows the objects of one kind: keeps them in a store and triggers visits of the clusters that they belong to.
+fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    dyntype: K::DynamicType,
+    triggers: mpsc::Sender<Trigger>,
+    lean: impl Fn(&mut K) + Send + Sync + 'static,
+) -> (Store<K>, AbortOnDropHandle<()>)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync + Unpin,
+{
+    let writer = reflector::store::Writer::new(dyntype);
+    let store = writer.as_reader();
+    let task = tokio::spawn(async move {
+        let changes = watcher(api, config).default_backoff().modify(lean).reflect(writer).touched_objects();
+        let mut changes = std::pin::pin!(changes);
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(object) => {
+                    if let Some(trigger) = cluster_of(&object) {
+                        // Nobody listens any more: the operator ends.
+                        if triggers.send(trigger).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a watch broke off and begins anew")
+                }
+            }
+        }
+    });
+    (store, AbortOnDropHandle::new(task))
+}
+
+fn cluster_of<K: Resource>(object: &K) -> Option<Trigger> {
+    let name = object.meta().labels.as_ref()?.get(CLUSTER_LABEL)?;
+    Some(ObjectRef::new(name).within(object.meta().namespace.as_ref()?))
+}
+
+/// Nobody here asks who wrote which field.
+fn lean<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// Of a pod only its name, its labels and its address count; a thousand of them stay small so.
+fn lean_pod(pod: &mut Pod) {
+    lean(pod);
+    pod.spec = None;
+    pod.annotations_mut().clear();
+    if let Some(status) = &mut pod.status {
+        let pod_ip = status.pod_ip.take();
+        *status = k8s_openapi::api::core::v1::PodStatus { pod_ip, ..Default::default() };
+    }
+}

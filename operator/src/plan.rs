@@ -1,0 +1,314 @@
+//! What is → what is to be done. `plan` decides everything; nothing of it is left to the execution.
+
+pub mod allocate;
+pub mod resources;
+pub mod status;
+pub mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::DynamicObject;
+use kube::{Resource, ResourceExt};
+use serde_json::Value;
+use shortener_crds::cluster::{DeletionPolicy, LivePod};
+use shortener_crds::ids::allocate::PodUid;
+use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
+
+use crate::kinds::Kind;
+use allocate::{Delivery, NodeLease, allocate_from};
+use resources::{Desired, HASH_ANNOTATION, Inputs, build_all, is_as_wanted};
+use status::{Rollout, events, status_of, status_of_invalid};
+use validate::{Replicas, ValidatedCluster, validate};
+
+/// Keeps a resource until the operator has seen its deletion.
+pub const FINALIZER: &str = "shortener.dev/cleanup";
+
+/// How soon to look again when nothing happens: Secrets are not watched, so that nobody need be allowed to list them.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// The same where only a change of the spec can help.
+const LOOK_AGAIN_INVALID: Duration = Duration::from_mins(5);
+
+/// Everything that was read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The objects that belong to the resource.
+    pub owned: Vec<Owned>,
+    /// Its pods.
+    pub pods: BTreeMap<PodUid, LivePod>,
+    /// The Leases of its nodes.
+    pub leases: Vec<NodeLease>,
+    /// The versions of Secrets that exist, of those that it uses.
+    pub secret_versions: BTreeMap<String, String>,
+    /// The kinds that the API server knows.
+    pub kinds: BTreeSet<Kind>,
+    /// The image of this operator's release.
+    pub default_image: String,
+}
+
+/// An object that belongs to the resource.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    /// Its kind.
+    pub kind: Kind,
+    /// All of it.
+    pub object: DynamicObject,
+    /// Whether it was applied as it is wanted and has not been changed since, although it looks different: the server
+    /// writes some values in its own way.
+    pub is_settled: bool,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Whether somebody should look.
+    pub is_warning: bool,
+    /// One word.
+    pub reason: String,
+    /// What, and what to do.
+    pub message: String,
+    /// What the operator was doing.
+    pub action: String,
+}
+
+/// What becomes of our finalizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finalizer {
+    /// It is put there before anything else.
+    Add,
+    /// It is taken away after everything else.
+    Remove,
+}
+
+/// An object that is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwanted {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What tells it from a later one of that name.
+    pub uid: String,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Whether the finalizer is to be put there; then nothing else is done before the next visit.
+    pub finalizer: Option<Finalizer>,
+    /// The new status, written only if the resource is as it was read.
+    pub status: Option<ShortenerClusterStatus>,
+    /// What Leases are to say, once the status is written.
+    pub deliveries: Vec<Delivery>,
+    /// The Secret to generate, if it is not there.
+    pub generate_secret: Option<String>,
+    /// What is to be applied.
+    pub apply: Vec<Desired>,
+    /// What is to go.
+    pub delete: Vec<Unwanted>,
+    /// The generated Secret, when it is to go.
+    pub delete_secret: Option<String>,
+    /// What is to be told.
+    pub events: Vec<Event>,
+    /// How soon to look again.
+    pub look_again: Duration,
+}
+
+/// Why there is no plan: a defect, never the user's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// An object could not be written as JSON.
+    #[error("cannot encode an object")]
+    Encode(#[source] serde_json::Error),
+    /// An object has no metadata.
+    #[error("an object was built without metadata")]
+    NoMetadata,
+}
+
+/// The Secrets that pods use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Those that are there, and their versions.
+    pub versions: BTreeMap<String, String>,
+    /// Those that a person has to make.
+    pub missing: Vec<String>,
+    /// The one that is generated, if it is not there.
+    pub to_generate: Option<String>,
+}
+
+/// Decides.
+pub fn plan(resource: &ShortenerCluster, observed: &Observed, now: &Time) -> Result<Plan, PlanError> {
+    let has_finalizer = resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if resource.meta().deletion_timestamp.is_some() {
+        return Ok(farewell(resource, has_finalizer));
+    }
+    if !has_finalizer {
+        return Ok(Plan { finalizer: Some(Finalizer::Add), look_again: LOOK_AGAIN, ..Plan::default() });
+    }
+    match validate(resource) {
+        Ok(cluster) => plan_valid(resource, &cluster, observed, now),
+        Err(invalid) => {
+            let status = status_of_invalid(resource, &invalid, now);
+            let plan = Plan { look_again: LOOK_AGAIN_INVALID, ..Plan::default() };
+            Ok(plan.with_status(resource, status))
+        }
+    }
+}
+
+/// What is owned goes by its owner references. The generated Secret has none, so that it can stay.
+fn farewell(resource: &ShortenerCluster, has_finalizer: bool) -> Plan {
+    let deletes = resource.spec.deletion_policy == DeletionPolicy::Delete && resource.spec.secret_key_ref.is_none();
+    Plan {
+        finalizer: has_finalizer.then_some(Finalizer::Remove),
+        delete_secret: (has_finalizer && deletes).then(|| format!("{}-secret", resource.name_any())),
+        look_again: LOOK_AGAIN_INVALID,
+        ..Plan::default()
+    }
+}
+
+fn plan_valid(
+    resource: &ShortenerCluster,
+    cluster: &ValidatedCluster,
+    observed: &Observed,
+    now: &Time,
+) -> Result<Plan, PlanError> {
+    let old = resource.status.as_ref();
+    let image = cluster.image.clone().or_else(|| old.and_then(|status| status.image.clone()));
+    let image = image.unwrap_or_else(|| observed.default_image.clone());
+    let secrets = secrets(cluster, &observed.secret_versions);
+    let deployment = deployment(&observed.owned);
+    let replicas = replicas(cluster, deployment.as_ref());
+    let recorded = old.and_then(|status| status.allocation.as_ref());
+    let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods);
+    let rollout = Rollout::of(deployment.as_ref(), replicas);
+    let status = status_of(resource, cluster, &image, &rollout, &secrets, &allocated, &observed.leases, now);
+    let mut plan = Plan {
+        deliveries: allocated.deliveries,
+        generate_secret: secrets.to_generate.clone(),
+        look_again: LOOK_AGAIN,
+        ..Plan::default()
+    }
+    .with_status(resource, status);
+    if let (Some(name), Some(_)) = (&secrets.to_generate, &deployment) {
+        plan.events.push(Event {
+            is_warning: true,
+            reason: "SecretRegenerated".to_owned(),
+            message: format!("the Secret {name} was gone and is generated anew: everyone has to sign in again"),
+            action: "Reconcile".to_owned(),
+        });
+    }
+    // Pods would start without what they need, or with one key today and another tomorrow. The next visit has both.
+    if secrets.missing.is_empty() && secrets.to_generate.is_none() {
+        let inputs = Inputs { image: &image, replicas, secret_versions: secrets.versions, kinds: &observed.kinds };
+        let desired = build_all(cluster, &inputs)?;
+        plan.delete = unwanted(cluster, &observed.owned, &desired);
+        plan.apply = desired.into_iter().filter(|desired| !is_there(desired, &observed.owned)).collect();
+    } else if secrets.to_generate.is_some() {
+        plan.look_again = Duration::ZERO;
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// Has the status written if it is another one, and its news told.
+    fn with_status(mut self, resource: &ShortenerCluster, status: ShortenerClusterStatus) -> Self {
+        let old = resource.status.clone().unwrap_or_default();
+        if status != old {
+            self.events.extend(events(&old.conditions, &status.conditions));
+            self.status = Some(status);
+        }
+        self
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            finalizer,
+            status,
+            deliveries,
+            generate_secret,
+            apply,
+            delete,
+            delete_secret,
+            events,
+            look_again: _,
+        } = self;
+        finalizer.is_none()
+            && status.is_none()
+            && deliveries.is_empty()
+            && generate_secret.is_none()
+            && apply.is_empty()
+            && delete.is_empty()
+            && delete_secret.is_none()
+            && events.is_empty()
+    }
+}
+
+fn secrets(cluster: &ValidatedCluster, existing: &BTreeMap<String, String>) -> Secrets {
+    let generated = cluster.secret_key.is_none().then(|| cluster.identity.secret_name());
+    let mut secrets = Secrets::default();
+    for name in cluster.secrets() {
+        match existing.get(&name) {
+            Some(version) => {
+                secrets.versions.insert(name, version.clone());
+            }
+            None if Some(&name) == generated.as_ref() => secrets.to_generate = Some(name),
+            None => secrets.missing.push(name),
+        }
+    }
+    secrets
+}
+
+fn deployment(owned: &[Owned]) -> Option<Deployment> {
+    let found = owned.iter().find(|owned| owned.kind == Kind::Deployment)?;
+    // What the server sends as a Deployment is one.
+    found.object.clone().try_parse().ok()
+}
+
+/// How many nodes the Deployment is to be asked for; `None` leaves the number to whoever decides.
+fn replicas(cluster: &ValidatedCluster, deployment: Option<&Deployment>) -> Option<i32> {
+    let current = deployment.and_then(|deployment| deployment.spec.as_ref()).and_then(|spec| spec.replicas);
+    match &cluster.replicas {
+        Replicas::Fixed(replicas) => Some(*replicas),
+        // Without measurements the fleet never shrinks, and is not below what was asked for that case.
+        Replicas::Builtin(autoscaling) => {
+            let least = autoscaling.fallback_replicas.unwrap_or(autoscaling.min_replicas);
+            Some(current.unwrap_or(least).max(least).min(autoscaling.max_replicas))
+        }
+        Replicas::Hpa(_, replicas) | Replicas::External(replicas) => *replicas,
+    }
+}
+
+/// Whether an object is there as it is wanted.
+fn is_there(desired: &Desired, owned: &[Owned]) -> bool {
+    let found = owned.iter().find(|owned| owned.kind == desired.kind && owned.object.name_any() == desired.name);
+    let Some(Owned { object, is_settled, .. }) = found else { return false };
+    let hash = |annotations: Option<&Value>| annotations.and_then(Value::as_str).map(str::to_owned);
+    let wanted_hash = hash(desired.object.pointer("/metadata/annotations").and_then(|all| all.get(HASH_ANNOTATION)));
+    let is_of_this_wish = object.annotations().get(HASH_ANNOTATION) == wanted_hash.as_ref();
+    let actual = serde_json::to_value(object).unwrap_or_default();
+    is_of_this_wish && (*is_settled || is_as_wanted(&desired.object, &actual))
+}
+
+/// What we have made and is no longer wanted. What somebody else made is not ours to delete.
+fn unwanted(cluster: &ValidatedCluster, owned: &[Owned], desired: &[Desired]) -> Vec<Unwanted> {
+    let is_wanted =
+        |owned: &Owned| desired.iter().any(|it| it.kind == owned.kind && it.name == owned.object.name_any());
+    let is_ours = |owned: &&Owned| {
+        owned.object.owner_references().iter().any(|owner| owner.uid == cluster.identity.uid)
+            && owned.object.annotations().contains_key(HASH_ANNOTATION)
+            && owned.object.metadata.deletion_timestamp.is_none()
+    };
+    owned
+        .iter()
+        .filter(is_ours)
+        .filter(|owned| !is_wanted(owned))
+        .map(|owned| Unwanted {
+            kind: owned.kind,
+            name: owned.object.name_any(),
+            uid: owned.object.uid().unwrap_or_default(),
+        })
+        .collect()
+}

@@ -1,0 +1,132 @@
+//! Puts the operator together, works until it is told to stop, and gives up leadership.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ambient;
+use crate::config::Run;
+use crate::controller::{self, Context};
+use crate::execute::Executor;
+use crate::leader;
+use crate::metrics::Metrics;
+use crate::observe::Watches;
+use crate::plan::resources::FIELD_MANAGER;
+use crate::settled::Settled;
+
+/// Why the operator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A metric was registered twice.
+    #[error("cannot register a metric")]
+    Metrics(#[from] prometheus::Error),
+    /// There is no randomness for a name.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Works until `shutdown`.
+pub async fn run(
+    settings: &Run,
+    client: Client,
+    metrics_listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry)?;
+    let (ready, is_ready) = watch::channel(false);
+    tokio::spawn(serve_metrics(metrics_listener, registry, is_ready, shutdown.clone()));
+    let me = match &settings.pod_name {
+        Some(name) => name.clone(),
+        None => hex::encode(ambient::random::<8>().map_err(RunError::Random)?),
+    };
+    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(me.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let (leads, is_leader) = watch::channel(!settings.leader_election);
+    let scope = settings.scope();
+    let started = tokio::select! {
+        started = Watches::start(&client, &scope) => started,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let (watches, visits) = started;
+    ready.send_replace(true);
+    tracing::info!(identity = me, scope = ?scope, "watching");
+    let electing = settings.leader_election.then(|| {
+        let namespace = settings.operator_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        tokio::spawn(leader::take_part(client.clone(), namespace, me, leads.clone(), shutdown.clone()))
+    });
+    let showing = tokio::spawn(show_leadership(is_leader.clone(), metrics.clone()));
+    let context = Arc::new(Context {
+        executor: Executor::new(client.clone(), recorder),
+        client,
+        watches,
+        settled: Settled::default(),
+        metrics,
+        default_image: settings.node_image.clone(),
+        leads: is_leader,
+        failures: Mutex::new(BTreeMap::new()),
+    });
+    controller::run(context, &scope, visits, shutdown).await;
+    showing.abort();
+    if let Some(electing) = electing {
+        // A panic there was reported where it happened.
+        let _ = electing.await;
+    }
+    Ok(())
+}
+
+async fn show_leadership(mut leads: watch::Receiver<bool>, metrics: Metrics) {
+    loop {
+        metrics.leads(*leads.borrow_and_update());
+        if leads.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    registry: Registry,
+    ready: watch::Receiver<bool>,
+}
+
+/// `/livez`, `/readyz` and `/metrics`.
+async fn serve_metrics(
+    listener: TcpListener,
+    registry: Registry,
+    ready: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+) {
+    let router = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(Admin { registry, ready });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await });
+    if let Err(error) = serving.await {
+        tracing::error!(error = &error as &dyn std::error::Error, "metrics are not served any more");
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    match *admin.ready.borrow() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the API server has not told yet what there is\n"),
+    }
+}
+
+async fn render(State(admin): State<Admin>) -> Result<String, StatusCode> {
+    let mut text = Vec::new();
+    let encoded = TextEncoder::new().encode(&admin.registry.gather(), &mut text);
+    encoded.ok().and_then(|()| String::from_utf8(text).ok()).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
