@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod fleet;
 pub mod full_disk;
+pub mod kubernetes;
 pub mod kv_writer;
 pub mod model;
 pub mod node;

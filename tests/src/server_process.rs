@@ -1,7 +1,7 @@
 //! A real server as a child process: killed, paused and started again as a test wants, and never outliving the test.
 //! Its folder goes with it. Both hold when the test panics, and when the test's process is itself killed: statics are
 //! not dropped, so that servers which the tests of one binary share could not be ended by a `Drop` alone.
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -27,7 +27,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Far more than it takes to find a few free ports among twelve thousand.
 const PORT_ATTEMPTS: usize = 1_000;
 /// A server that is being killed may still write for a moment.
-const REMOVE_SCRIPT: &str = r#"cat >/dev/null; n=0
+const REMOVE_SCRIPT: &str = r#"n=0
 until rm -rf -- "$1" 2>/dev/null || [ "$n" -ge 100 ]; do n=$((n + 1)); sleep 0.1; done"#;
 
 /// One server, running or not.
@@ -169,28 +169,49 @@ pub fn spawn_lasting<C: Send + 'static>(make: impl FnOnce() -> io::Result<C> + S
     child.recv().context("waiting for a child process")?.context("making a child process")
 }
 
+/// A shell script that is run when its handle is dropped, or when this process ends without dropping it.
+#[derive(Debug)]
+pub struct Afterwards(Child);
+
+impl Afterwards {
+    /// Prepares to run `script` with one argument, its `$1`.
+    pub fn run(script: &str, argument: impl AsRef<OsStr>) -> Result<Self> {
+        // It waits for the end of its standard input, which is held open by this process alone.
+        let script = format!("cat >/dev/null\n{script}");
+        let child = Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .arg(argument)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting what is to clean up")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Afterwards {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // At worst it still runs when the next test begins: whatever it cleans up is of one test alone.
+        let _ = self.0.wait();
+    }
+}
+
 /// A folder that is removed with its handle, or when this process ends without dropping it.
 #[derive(Debug)]
 pub struct ServerFolder {
     path: PathBuf,
-    remover: Child,
+    _removal: Afterwards,
 }
 
 impl ServerFolder {
     /// An empty folder of its own.
     pub fn new() -> Result<Self> {
         let path = TempDir::new().context("making a folder for servers")?.keep();
-        // It waits for the end of its standard input, which is held open by this process alone.
-        let remover = Command::new("sh")
-            .args(["-c", REMOVE_SCRIPT, "sh"])
-            .arg(&path)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting what removes the folder")?;
-        Ok(Self { path, remover })
+        let removal = Afterwards::run(REMOVE_SCRIPT, &path)?;
+        Ok(Self { path, _removal: removal })
     }
 
     /// Where it is.
@@ -203,14 +224,6 @@ impl ServerFolder {
         let path = self.path.join(name);
         std::fs::write(&path, contents).with_context(|| format!("writing {name}"))?;
         Ok(path)
-    }
-}
-
-impl Drop for ServerFolder {
-    fn drop(&mut self) {
-        drop(self.remover.stdin.take());
-        // At worst the folder is still being removed when the next test begins: each has a folder of its own.
-        let _ = self.remover.wait();
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use shortener_tests::client::Client;
 use shortener_tests::cluster::Cluster;
+use shortener_tests::kubernetes::{Kubernetes, Part};
 use shortener_tests::node::Node;
 use shortener_tests::redis_cluster::RedisCluster;
 use shortener_tests::server_process::{fresh_name, wait_until};
@@ -124,6 +125,10 @@ async fn start_all_and_wait() -> Result<()> {
         tikv.pause_store(0)?;
     }
     let _redis = RedisCluster::builder().tls().start().await?;
+    let kubernetes = Kubernetes::builder().start().await?;
+    if let Some(kubernetes) = &kubernetes {
+        kubernetes.pause(Part::Etcd)?;
+    }
     println!("\n{ABANDONED_IS_UP}");
     std::future::pending().await
 }

@@ -10,14 +10,15 @@ use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
 use crate::prepared::{Prepared, prepare};
 use crate::sizes::{SOAK_VARIABLE, in_ci, workspace_root};
-use crate::{redis_cluster, tikv};
+use crate::{kubernetes, redis_cluster, tikv};
 
 /// The test binary that needs a browser; of the others, some need [`SERVERS`].
 const BROWSER: &str = "browser";
 /// Servers that several test binaries start: what they are, the script that provides them, and the variable that tells
 /// the tests where they are, so that no test binary looks for them again.
-const SERVERS: [(&str, &str, &str); 2] = [
+const SERVERS: [(&str, &str, &str); 3] = [
     ("PD and the store (built once, which takes minutes)", tikv::SCRIPT, tikv::BINARIES_VARIABLE),
+    ("Kubernetes and Helm (built once, which takes minutes)", kubernetes::SCRIPT, kubernetes::PROGRAMS_VARIABLE),
     ("redis-server", redis_cluster::SCRIPT, redis_cluster::SERVER_VARIABLE),
 ];
 
