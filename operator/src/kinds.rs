@@ -69,6 +69,25 @@ impl Kind {
         self.parts().4
     }
 
+    /// Whether a spec may do without it, so that one that is there may have to go. The rest goes with its owner.
+    pub fn may_be_unwanted(self) -> bool {
+        match self {
+            Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::Service
+            | Self::Deployment
+            | Self::PodDisruptionBudget => false,
+            Self::ConfigMap
+            | Self::NetworkPolicy
+            | Self::HorizontalPodAutoscaler
+            | Self::Ingress
+            | Self::HttpRoute
+            | Self::PodMonitor
+            | Self::PrometheusRule => true,
+        }
+    }
+
     /// Group and version, as objects carry them.
     pub fn api_version(self) -> String {
         self.api_resource().api_version

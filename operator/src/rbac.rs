@@ -63,7 +63,8 @@ pub fn in_watched_namespaces() -> Vec<Rule> {
         rule("tell what has happened", "events.k8s.io", &["events"], &["create", "patch"]),
     ];
     for kind in Kind::ALL {
-        let verbs = ["list", "watch", "create", "patch", "delete"];
+        let mut verbs = vec!["list", "watch", "create", "patch"];
+        verbs.extend(kind.may_be_unwanted().then_some("delete"));
         rules.push(rule(owning(*kind), kind.group(), &[kind.plural()], &verbs));
     }
     rules

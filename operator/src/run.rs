@@ -13,6 +13,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::ambient;
 use crate::config::Run;
@@ -45,7 +46,9 @@ pub async fn run(
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     let (ready, is_ready) = watch::channel(false);
-    tokio::spawn(serve_metrics(metrics_listener, registry, is_ready, shutdown.clone()));
+    // Nothing of this outlives it, also when it is dropped.
+    let _serving =
+        AbortOnDropHandle::new(tokio::spawn(serve_metrics(metrics_listener, registry, is_ready, shutdown.clone())));
     let me = match &settings.pod_name {
         Some(name) => name.clone(),
         None => hex::encode(ambient::random::<8>().map_err(RunError::Random)?),
@@ -63,9 +66,10 @@ pub async fn run(
     tracing::info!(identity = me, scope = ?scope, "watching");
     let electing = settings.leader_election.then(|| {
         let namespace = settings.operator_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-        tokio::spawn(leader::take_part(client.clone(), namespace, me, leads.clone(), shutdown.clone()))
+        let part = leader::take_part(client.clone(), namespace, me, leads.clone(), shutdown.clone());
+        AbortOnDropHandle::new(tokio::spawn(part))
     });
-    let showing = tokio::spawn(show_leadership(is_leader.clone(), metrics.clone()));
+    let _showing = AbortOnDropHandle::new(tokio::spawn(show_leadership(is_leader.clone(), metrics.clone())));
     let context = Arc::new(Context {
         executor: Executor::new(client.clone(), recorder),
         client,
@@ -77,7 +81,6 @@ pub async fn run(
         failures: Mutex::new(BTreeMap::new()),
     });
     controller::run(context, &scope, visits, shutdown).await;
-    showing.abort();
     if let Some(electing) = electing {
         // A panic there was reported where it happened.
         let _ = electing.await;

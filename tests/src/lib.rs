@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod kv_writer;
 pub mod model;
 pub mod node;
+pub mod operator;
 pub mod prepared;
 pub mod redis_cluster;
 pub mod server_process;
