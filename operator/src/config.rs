@@ -20,6 +20,8 @@ pub struct Settings {
 pub enum Command {
     /// Reconciles until it is stopped.
     Run(Run),
+    /// Asks the API server whether an operator can work here, with the rights that it has now.
+    Check(Check),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
     /// Prints the operator's ClusterRole (or Role) as YAML, each rule with its reason.
@@ -55,6 +57,17 @@ pub struct Run {
     /// json, or text for people.
     #[arg(long, env, default_value = "json")]
     pub log_format: LogFormat,
+}
+
+/// Settings of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// The one namespace to look after. Default: all.
+    #[arg(long, env)]
+    pub watch_namespace: Option<String>,
+    /// The operator's own namespace. Default: that of its service account.
+    #[arg(long, env)]
+    pub operator_namespace: Option<String>,
 }
 
 /// Settings of `rbac`.

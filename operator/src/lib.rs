@@ -6,6 +6,7 @@
 //! [`execute`] writes the ledger first, by compare-and-swap, then delivers what it says, then applies what the cluster owns.
 
 pub mod ambient;
+pub mod check;
 pub mod config;
 pub mod controller;
 pub mod execute;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kube::Client;
-use shortener_operator::config::{Command, LogFormat, LogLevel, Run, Settings};
+use shortener_operator::check::check;
+use shortener_operator::config::{Check, Command, LogFormat, LogLevel, Run, Settings};
+use shortener_operator::observe::Scope;
 use shortener_operator::{manifest, run};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     let settings = Settings::parse();
     let done = match settings.command {
         Command::Run(settings) => reconcile(&settings),
+        Command::Check(settings) => check_rights(settings),
         Command::Crd => print(manifest::definition()),
         Command::Rbac(settings) => print(manifest::rbac(&settings)),
         Command::Manifest(settings) => print(manifest::manifest(&settings)),
@@ -38,6 +41,17 @@ fn print(yaml: Result<String, manifest::ManifestError>) -> anyhow::Result<()> {
 fn complain(problem: &str) -> ExitCode {
     eprintln!("shortener-operator: {problem}");
     ExitCode::FAILURE
+}
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+async fn check_rights(settings: Check) -> anyhow::Result<()> {
+    let client = Client::try_default().await?;
+    let scope = settings.watch_namespace.map_or(Scope::Cluster, Scope::Namespace);
+    let own = settings.operator_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let rights = check(&client, &scope, &own).await?;
+    println!("an operator can work here: ShortenerClusters are served, and all {rights} rights are there");
+    Ok(())
 }
 
 #[tokio::main]

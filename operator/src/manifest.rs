@@ -90,6 +90,12 @@ pub fn lease_policy() -> [Value; 2] {
     ]
 }
 
+/// The admission policy and its binding, as YAML.
+pub fn lease_policy_yaml() -> Result<String, ManifestError> {
+    let [policy, binding] = lease_policy();
+    Ok(format!("{}---\n{}", document(&policy)?, document(&binding)?))
+}
+
 /// Everything, for clusters without Helm.
 pub fn manifest(settings: &Manifest) -> Result<String, ManifestError> {
     let Manifest { namespace, image } = settings;

@@ -5,7 +5,6 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use shortener_crds::ShortenerCluster;
 
 use crate::kinds::Kind;
-use crate::plan::resources::NODE_LEASE_VERBS;
 
 /// A rule and why it is there.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +57,7 @@ pub fn in_watched_namespaces() -> Vec<Rule> {
             "read what nodes report and deliver their grants. get and create are the nodes' own: who gives a Role must have what is in it",
             "coordination.k8s.io",
             &["leases"],
-            &NODE_LEASE_VERBS,
+            &["get", "list", "watch", "create", "patch"],
         ),
         rule("tell what has happened", "events.k8s.io", &["events"], &["create", "patch"]),
     ];

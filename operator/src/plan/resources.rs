@@ -33,7 +33,6 @@ use shortener_crds::ShortenerCluster;
 use shortener_crds::lease::CLUSTER_LABEL;
 
 pub use deployment::GENERATED_KEY;
-pub(crate) use role::NODE_LEASE_VERBS;
 
 use crate::kinds::Kind;
 use crate::plan::PlanError;

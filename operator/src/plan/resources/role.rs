@@ -5,7 +5,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use crate::plan::validate::ValidatedCluster;
 
 /// What a node does with its Lease: see it and follow it, make it, report in it.
-pub(crate) const NODE_LEASE_VERBS: [&str; 5] = ["get", "list", "watch", "create", "patch"];
+const NODE_LEASE_VERBS: [&str; 4] = ["get", "watch", "create", "patch"];
 
 pub(super) fn build_role(cluster: &ValidatedCluster) -> Role {
     let identity = &cluster.identity;
