@@ -1,7 +1,7 @@
 //! Who may mint what, so that no two processes ever mint the same code or the same Snowflake ID.
 //!
 //! This module is the argument for that, in prose, and the pure functions that carry it. The operator calls
-//! [`allocate`]; a node calls [`claim`], [`mint`], [`permutation`] and [`snowflake`]; the exhaustive model in
+//! [`allocate`]; a node calls [`granted`], [`claim`], [`mint`], [`permutation`] and [`snowflake`]; the exhaustive model in
 //! `tests/tests/allocation_model.rs` calls the same functions, so that it checks this code and not a copy of it.
 //!
 //! # Words
@@ -63,6 +63,7 @@
 
 pub mod allocate;
 pub mod claim;
+pub mod granted;
 pub mod id_range;
 pub mod mint;
 pub mod permutation;

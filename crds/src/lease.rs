@@ -124,6 +124,13 @@ impl From<&Entry> for Grant {
     }
 }
 
+impl From<Grant> for Entry {
+    fn from(grant: Grant) -> Self {
+        let Grant { boot_id, worker_id, run, granted } = grant;
+        Self { boot_id, worker: worker_id, run, granted }
+    }
+}
+
 fn read<T: DeserializeOwned>(
     annotations: &BTreeMap<String, String>,
     annotation: &'static str,
@@ -168,7 +175,8 @@ mod tests {
             (GRANT_ANNOTATION.to_owned(), serde_json::to_string(&grant).expect("JSON")),
         ]);
         assert_eq!(Report::read(&annotations).expect("a report"), Some(report()));
-        assert_eq!(Grant::read(&annotations).expect("a grant"), Some(grant));
+        assert_eq!(Grant::read(&annotations).expect("a grant"), Some(grant.clone()));
+        assert_eq!(Grant::from(&Entry::from(grant.clone())), grant);
         assert_eq!(Grant::read(&BTreeMap::new()).expect("none"), None);
     }
 

@@ -119,6 +119,21 @@ impl IdRange {
         (self.first_block..self.end_block()).map(move |number| Block { code_length: self.code_length, number })
     }
 
+    /// What of it comes after `block`; none where that is nothing.
+    pub fn after(self, block: Block) -> Option<Self> {
+        if block.code_length != self.code_length {
+            return Some(self);
+        }
+        let first_block = self.first_block.max(block.number + 1);
+        let blocks = u32::try_from(self.end_block().saturating_sub(first_block)).ok()?;
+        Self::new(self.code_length, first_block, blocks).ok()
+    }
+
+    /// Its last block.
+    pub fn last(self) -> Block {
+        Block { code_length: self.code_length, number: self.end_block() - 1 }
+    }
+
     /// Its code IDs in ascending order.
     pub fn code_ids(self) -> impl Iterator<Item = u64> {
         self.blocks().flat_map(|block| (0..=u16::MAX).map(move |sequence| block.code_id(sequence)))
@@ -150,6 +165,17 @@ mod tests {
         let range = IdRange::new(CodeLength::DEFAULT, 3, 2).expect("in the domain");
         assert!(range.code_ids().eq(3 * 65_536..5 * 65_536));
         assert_eq!((range.end_block(), range.len_code_ids()), (5, 131_072));
+    }
+
+    #[test]
+    fn what_comes_after_a_block_is_the_rest_of_the_run() {
+        let run = IdRange::new(CodeLength::DEFAULT, 3, 2).expect("in the domain");
+        let block = |number| Block::new(CodeLength::DEFAULT, number).expect("a block");
+        assert_eq!(
+            (run.after(block(2)), run.after(block(3))),
+            (Some(run), IdRange::new(CodeLength::DEFAULT, 4, 1).ok())
+        );
+        assert_eq!((run.after(block(4)), run.after(block(9)), run.last()), (None, None, block(4)));
     }
 
     #[test]

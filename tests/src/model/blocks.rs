@@ -11,8 +11,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use shortener_crds::ids::allocate::{Entry, Ledger, PodUid, Request, allocate};
 use shortener_crds::ids::claim::{BlockClaim, PendingClaim, claim, raise_mark};
+use shortener_crds::ids::granted::Granted;
 use shortener_crds::ids::mint::Holding;
-use shortener_crds::ids::{Block, BootId, CodeLength, IdRange};
+use shortener_crds::ids::{Block, BootId, CodeLength};
 use stateright::{Model, Property};
 
 /// What is left out of the protocol, to show that it is needed.
@@ -105,9 +106,7 @@ struct Process {
     /// Which process: a clone is another, with everything else the same.
     boot: usize,
     pod: usize,
-    /// What the newest grant that it saw had granted in all.
-    granted: u64,
-    run: Option<IdRange>,
+    granted: Granted,
     /// Claimed, but the answer is not in yet.
     to_take_in: Option<PendingClaim>,
     holding: Holding<SEQUENCES>,
@@ -197,7 +196,7 @@ impl Blocks {
     }
 
     fn new_process(boot: usize, pod: usize) -> Process {
-        Process { boot, pod, granted: 0, run: None, to_take_in: None, holding: Holding::new(CodeLength::DEFAULT) }
+        Process { boot, pod, granted: Granted::default(), to_take_in: None, holding: Holding::new(CodeLength::DEFAULT) }
     }
 
     /// Faults of the ledger and of the store together are the one case that the protocol cannot see.
@@ -230,7 +229,7 @@ impl Blocks {
 
     fn ask(&self, state: &mut State, number: usize) -> Option<()> {
         let process = &state.processes[number];
-        let wanted = process.granted + u64::from(process.holding.ask()?);
+        let wanted = process.granted.wanted(&process.holding);
         let request = Request {
             boot_id: self.boot_id(process),
             pod: pod(process.pod),
@@ -239,7 +238,7 @@ impl Blocks {
             refused_worker: None,
         };
         let lease = &mut state.etcd.leases[process.pod].0;
-        if wanted > self.wanted || process.run.is_some() || lease.as_ref() == Some(&request) {
+        if wanted > self.wanted || wanted == process.granted.blocks() || lease.as_ref() == Some(&request) {
             return None;
         }
         if self.stale_reads {
@@ -315,12 +314,8 @@ impl Blocks {
     fn receive(&self, state: &mut State, number: usize) -> Option<()> {
         let process = &mut state.processes[number];
         let grant = state.etcd.leases[process.pod].1.as_ref()?;
-        if grant.boot_id != self.boot_id(process) || grant.granted == process.granted || process.run.is_some() {
-            return None;
-        }
-        process.granted = grant.granted;
-        process.run = grant.run;
-        Some(())
+        let boot_id = self.boot_id(process);
+        process.granted.receive(grant, boot_id).then_some(())
     }
 
     fn claim(&self, state: &mut State, number: usize) -> Option<()> {
@@ -328,9 +323,9 @@ impl Blocks {
         if process.to_take_in.is_some() {
             return None;
         }
-        let run = process.run?;
+        let run = process.granted.unclaimed()?;
         let Some(block) = process.holding.worth_claiming(run).next() else {
-            process.run = None;
+            process.granted.settle(run.last());
             return Some(());
         };
         let boot_id = self.boot_id(process);
@@ -350,16 +345,12 @@ impl Blocks {
             }
             BlockClaim::AlreadyOurs(claimed) => {
                 process.holding.take_in([claimed], 0);
+                process.granted.settle(block);
                 state.store.mark = raise_mark(state.store.mark, block);
             }
             BlockClaim::Burnt => {
                 state.store.mark = raise_mark(state.store.mark, block);
-                process.run = IdRange::new(
-                    CodeLength::DEFAULT,
-                    block.number() + 1,
-                    u32::try_from(run.end_block() - block.number() - 1).ok()?,
-                )
-                .ok();
+                process.granted.settle(block);
             }
         }
         Some(())
@@ -369,6 +360,7 @@ impl Blocks {
         let process = &mut state.processes[number];
         let pending = process.to_take_in.take()?;
         state.store.mark = raise_mark(state.store.mark, pending.block());
+        process.granted.settle(pending.block());
         process.holding.take_in([pending.committed()], 0);
         Some(())
     }
@@ -517,7 +509,7 @@ impl Model for Blocks {
             }),
             Property::sometimes("a granted block is burnt", |model, state: &State| {
                 state.processes.iter().any(|process| {
-                    let next = process.run.and_then(|run| process.holding.worth_claiming(run).next());
+                    let next = process.granted.unclaimed().and_then(|run| process.holding.worth_claiming(run).next());
                     let row = next.and_then(|block| state.store.claims.get(&block.number()));
                     row.is_some_and(|boot| *boot != model.boot_id(process))
                 })
