@@ -6,7 +6,7 @@
 
 mod parse;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use clap::builder::{BoolishValueParser, OsStr, Resettable};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
+use shortener_crds::ids::allocate::PodUid;
 
 use crate::accounts::secret_key::SecretKey;
 use crate::cache::redis_cluster::RedisSettings;
 use crate::kv::tikv::{TikvSettings, Tls};
+use crate::lease::LeaseSettings;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::public_url::{BaseUrl, PublicUrls};
@@ -162,6 +164,21 @@ pub struct Settings {
     /// Who hands out worker IDs and blocks: the node itself, or the operator.
     #[arg(long, env, default_value = "self")]
     allocation: Allocation,
+    /// With `lease`: the pod that this node runs in, which its Lease is named like.
+    #[arg(long, env, value_parser = parse::pod_name)]
+    pod_name: Option<String>,
+    /// With `lease`: that pod's UID.
+    #[arg(long, env, value_parser = parse::pod_uid)]
+    pod_uid: Option<PodUid>,
+    /// With `lease`: that pod's namespace.
+    #[arg(long, env, value_parser = parse::label_name)]
+    pod_namespace: Option<String>,
+    /// With `lease`: that pod's address.
+    #[arg(long, env)]
+    pod_ip: Option<IpAddr>,
+    /// With `lease`: the `ShortenerCluster` that this node belongs to.
+    #[arg(long, env, value_parser = parse::label_name)]
+    cluster_name: Option<String>,
 }
 
 /// What to do instead of serving.
@@ -301,6 +318,8 @@ pub struct Config {
     pub local_cache_ttl: Duration,
     /// Hosts that may not be shortened.
     pub blocked_hosts_file: Option<PathBuf>,
+    /// The node's own Lease, through which the operator hands out IDs; `None`: the node takes them from the store itself.
+    pub lease: Option<LeaseSettings>,
     /// What the log shows and how.
     pub log: LogSettings,
 }
@@ -358,6 +377,7 @@ impl Settings {
     /// Checks every setting and every pair that could contradict each other.
     pub fn check(self) -> Result<Config, ConfigError> {
         self.refuse_what_this_release_cannot_do()?;
+        let lease = self.lease()?;
         let window = self.rate_limit_window;
         let rule = |requests| {
             LimitRule::new(requests, window).map_err(|error| invalid("RATE_LIMIT_WINDOW", error.to_string()))
@@ -415,6 +435,7 @@ impl Settings {
             local_cache_bytes: self.local_cache_bytes,
             local_cache_ttl: self.local_cache_ttl,
             blocked_hosts_file: self.blocked_hosts_file,
+            lease,
             log: LogSettings { level, format },
         })
     }
@@ -428,10 +449,26 @@ impl Settings {
         };
         not_yet("OIDC_ISSUER", self.oidc_issuer.is_some())?;
         not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())?;
-        not_yet("OTLP_ENDPOINT", self.otlp_endpoint.is_some())?;
-        match self.allocation {
-            Allocation::Own => Ok(()),
-            Allocation::Lease => Err(invalid("ALLOCATION", "this release knows only self")),
+        not_yet("OTLP_ENDPOINT", self.otlp_endpoint.is_some())
+    }
+
+    /// The node's own Lease, if IDs are handed out through it.
+    fn lease(&self) -> Result<Option<LeaseSettings>, ConfigError> {
+        fn required<T: Clone>(setting: &'static str, value: Option<&T>) -> Result<T, ConfigError> {
+            value.cloned().ok_or_else(|| invalid(setting, "is required with an ALLOCATION of lease"))
+        }
+        match (self.allocation, &self.database_url) {
+            (Allocation::Own, _) => Ok(None),
+            (Allocation::Lease, Database::Embedded(_)) => {
+                Err(invalid("ALLOCATION", "may be lease only with a DATABASE_URL of tikv://, which nodes share"))
+            }
+            (Allocation::Lease, Database::Tikv(_)) => Ok(Some(LeaseSettings {
+                cluster: required("CLUSTER_NAME", self.cluster_name.as_ref())?,
+                namespace: required("POD_NAMESPACE", self.pod_namespace.as_ref())?,
+                pod: required("POD_NAME", self.pod_name.as_ref())?,
+                pod_uid: required("POD_UID", self.pod_uid.as_ref())?,
+                pod_ip: required("POD_IP", self.pod_ip.as_ref())?,
+            })),
         }
     }
 }
@@ -507,12 +544,48 @@ mod tests {
             (&["--local-cache-bytes", "12 parsecs"], "--local-cache-bytes"),
             (&["--admin-addr", "0.0.0.0:8000"], "ADMIN_ADDR"),
             (&["--allocation", "lease"], "ALLOCATION"),
+            (&["--allocation", "operator"], "--allocation"),
+            (&["--pod-name", "Main_0"], "--pod-name"),
+            (&["--pod-name", "main..0"], "--pod-name"),
+            (&["--pod-uid", "a b"], "--pod-uid"),
+            (&["--pod-namespace", "team.links"], "--pod-namespace"),
+            (&["--pod-ip", "10.0.0"], "--pod-ip"),
+            (&["--cluster-name", "main-"], "--cluster-name"),
             (&["--log-level", "loud"], "--log-level"),
         ];
         for (args, named) in refused {
             let problem = check(args).expect_err(&format!("{args:?} should be refused"));
             assert!(problem.contains(named), "{args:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_lease_needs_to_know_its_pod_and_its_cluster() {
+        let all = [
+            ("--pod-name", "POD_NAME", "main-7c9-x"),
+            ("--pod-uid", "POD_UID", "b5f0b0e4-7a5c-4f0e-9f0e-0d6b8a1c2d3e"),
+            ("--pod-namespace", "POD_NAMESPACE", "links"),
+            ("--pod-ip", "POD_IP", "10.0.0.7"),
+            ("--cluster-name", "CLUSTER_NAME", "main"),
+        ];
+        let key = "0123456789abcdef0123456789abcdef";
+        let without = |left_out: Option<&str>| {
+            let told = all.into_iter().filter(|(flag, ..)| Some(*flag) != left_out);
+            let told = told.flat_map(|(flag, _, value)| [flag, value]);
+            let common = ["--allocation", "lease", "--database-url", "tikv://pd-0:2379", "--secret-key", key];
+            check(&common.into_iter().chain(told).collect::<Vec<_>>())
+        };
+        let lease = without(None).unwrap().lease.unwrap();
+        assert_eq!(
+            (lease.pod.as_str(), lease.namespace.as_str(), lease.cluster.as_str()),
+            ("main-7c9-x", "links", "main")
+        );
+        for (flag, setting, _) in all {
+            let problem = without(Some(flag)).unwrap_err();
+            assert!(problem.starts_with(setting) && problem.contains("ALLOCATION of lease"), "{flag}: {problem}");
+        }
+        // Without it they are no business of ours: others know variables of these names too.
+        assert!(check(&["--pod-name", "main-7c9-x"]).unwrap().lease.is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The node: a stateless server that shortens, redirects and counts, on an ordered transactional key-value store.
 //!
 //! [`run()`] is the seam between the program and everything else. Modules import downwards in this order, never up:
-//! `run` → `http` → `links` `accounts` `clicks` → `limits` `minter` → `allocation` → `cache` → `store` → `kv` → `resilience`.
+//! `run` → `http` → `links` `accounts` `clicks` → `limits` `lease` → `minter` → `allocation` → `cache` → `store` → `kv` → `resilience`.
 
 pub mod run;
 
@@ -16,6 +16,7 @@ pub mod links;
 pub mod qr;
 pub mod sweeper;
 
+pub mod lease;
 pub mod limits;
 pub mod minter;
 pub mod public_url;

@@ -24,6 +24,7 @@ use crate::accounts::Accounts;
 use crate::accounts::password::BCRYPT_COST;
 use crate::accounts::password_pool::PasswordPool;
 use crate::accounts::token::AccessTokens;
+use crate::allocation::authority::{Authority, Grants};
 use crate::ambient::Clock;
 use crate::cache::Cache;
 use crate::cache::local::LocalCache;
@@ -39,13 +40,14 @@ use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
 use crate::kv::tikv::Tikv;
+use crate::lease::{LeaseError, OwnLease};
 use crate::limits::Limits;
 use crate::limits::memory::MemoryLimits;
 use crate::limits::redis::RedisLimits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::link::Destination;
 use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
-use crate::minter::Minter;
+use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
@@ -61,7 +63,8 @@ const STOP: Duration = Duration::from_secs(4);
 /// What of [`STOP`] is not kept for closing the store.
 const STOP_TASKS: Duration = Duration::from_millis(3_500);
 const _: () = assert!(FLUSH.as_millis() < STOP_TASKS.as_millis() && STOP_TASKS.as_millis() < STOP.as_millis());
-/// How long a start waits for the first IDs. They take some milliseconds; without them the node serves redirects alone.
+/// How long a start waits for the first IDs at most. They take some milliseconds, and an operator a second; without them the node serves
+/// redirects alone.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
 const CLICKS_WAITING_MAX: usize = 65_536;
@@ -107,6 +110,9 @@ pub enum RunError {
     /// The store failed at start.
     #[error("cannot start on this store")]
     Store(#[from] StoreError),
+    /// The way to the node's Lease cannot be found.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// A metric was registered twice.
     #[error("cannot register a metric")]
     Metrics(#[from] prometheus::Error),
@@ -233,12 +239,21 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
     let kv = open(&config.database, &clock, &back_ends, &mut background)?;
     let metrics = HttpMetrics::register(registry)?;
     register_process(registry)?;
-    let claims_burnt = counter(registry, "shortener_claims_burnt_total", "Granted blocks that were claimed already.")?;
     let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
-    let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, claims_burnt).await?;
-    minter.settled(SETTLE).await;
+    let authority = match &config.lease {
+        None => Authority::Own,
+        Some(_) => Authority::Lease(Grants::default()),
+    };
+    let minter_metrics = MinterMetrics::register(registry)?;
+    let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, authority, minter_metrics).await?;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
+    if let Some(settings) = config.lease.clone() {
+        let redis = shared.as_ref().map(|shared| shared.redis.clone());
+        let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, clock.clone()).await?;
+        background.spawn(lease.keep(background.shutdown.clone()));
+    }
+    minter.settled(SETTLE).await;
     let clicks = start_clicks(&config, &kv, &minter, &clock, shared.as_ref(), registry, &mut background)?;
     let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
     if let Some(path) = config.blocked_hosts_file.clone() {

@@ -5,10 +5,11 @@ use shortener_crds::ids::allocate::RESTORE_RAISE_BLOCKS;
 use tempfile::TempDir;
 
 use super::*;
+use crate::allocation::authority::Authority;
 use crate::allocation::take_blocks;
 use crate::ambient::Clock;
 use crate::kv::embedded::Embedded;
-use crate::minter::Minter;
+use crate::minter::{Minter, MinterMetrics};
 use crate::store::keyspace::keyspace_or_insert;
 use crate::store::links::link_key;
 
@@ -98,8 +99,8 @@ async fn a_backup_that_was_cut_short_or_changed_is_refused_and_no_node_begins_on
             matches!(result, Err(BackupError::CutShort | BackupError::Damaged | BackupError::Line { .. })),
             "{result:?}"
         );
-        let burnt = prometheus::IntCounter::new("burnt", "burnt").unwrap();
-        let node = Minter::start(copy, Clock::manual(NOW), CodeLength::DEFAULT, burnt).await;
+        let metrics = MinterMetrics::register(&prometheus::Registry::new()).unwrap();
+        let node = Minter::start(copy, Clock::manual(NOW), CodeLength::DEFAULT, Authority::Own, metrics).await;
         assert!(matches!(node, Err(StoreError::HalfRestored)), "{node:?}");
     }
 }

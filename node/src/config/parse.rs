@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
+use shortener_crds::ids::allocate::PodUid;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Database, invalid};
@@ -150,6 +151,40 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
     network.map_err(|_| "must be an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// The longest name of a pod, in bytes.
+const POD_NAME_BYTES_MAX: usize = 253;
+/// The longest name that is also a label's value or a label of DNS, in bytes.
+const LABEL_BYTES_MAX: usize = 63;
+
+/// The name of a pod: labels of DNS, joined by dots.
+pub(super) fn pod_name(text: &str) -> Result<String, String> {
+    let is_name = text.len() <= POD_NAME_BYTES_MAX && text.split('.').all(is_label);
+    is_name.then(|| text.to_owned()).ok_or_else(|| {
+        format!("must be the name of a pod: at most {POD_NAME_BYTES_MAX} of a-z, 0-9, - and ., such as main-7c9f-x2b4q")
+    })
+}
+
+/// The name of a namespace or a `ShortenerCluster`: one label of DNS.
+pub(super) fn label_name(text: &str) -> Result<String, String> {
+    (text.len() <= LABEL_BYTES_MAX && is_label(text)).then(|| text.to_owned()).ok_or_else(|| {
+        format!("must be a name of at most {LABEL_BYTES_MAX} of a-z, 0-9 and -, which begins and ends with a letter or digit")
+    })
+}
+
+/// What Kubernetes calls the UID of a pod.
+pub(super) fn pod_uid(text: &str) -> Result<PodUid, String> {
+    let is_uid = text.len() <= LABEL_BYTES_MAX && is_label(&text.to_ascii_lowercase());
+    is_uid
+        .then(|| PodUid(text.to_owned()))
+        .ok_or_else(|| "must be the UID of a pod, such as b5f0b0e4-7a5c-4f0e-9f0e-0d6b8a1c2d3e".to_owned())
+}
+
+/// Whether a text is a label of DNS but for its length.
+fn is_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// `requests/seconds`.

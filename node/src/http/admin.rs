@@ -42,6 +42,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     admin.app.metrics.refresh();
+    admin.app.minter.refresh_metrics();
     match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -55,6 +55,8 @@ pub struct Ids {
     worker_id: Option<u16>,
     /// Codes that can be minted without asking for more.
     remaining: u64,
+    /// Whether the operator has yet to grant what was asked for; what is held is minted from meanwhile.
+    waiting: bool,
 }
 
 /// Tells how the node is.
@@ -75,7 +77,11 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         status,
         store: BackEnd::of(app.kv.engine(), Condition { is_up: reached, latency }),
         cache: BackEnd::of(app.cache.engine(), cache),
-        ids: Ids { worker_id: app.minter.worker_id().map(u16::from), remaining: app.minter.remaining() },
+        ids: Ids {
+            worker_id: app.minter.worker_id().map(u16::from),
+            remaining: app.minter.remaining(),
+            waiting: app.minter.is_waiting(),
+        },
     };
     let mut response = (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
     if !reached {
