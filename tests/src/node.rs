@@ -191,8 +191,22 @@ impl Node {
 
     /// Asks the node to stop (SIGTERM) without waiting.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Makes the node hang (SIGSTOP): connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a hanging node go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        kill_process(pid.context("the node has exited already")?, Signal::TERM).context("sending SIGTERM")
+        kill_process(pid.context("the node has exited already")?, signal).context("signalling the node")
     }
 
     /// Stops the node as a supervisor does, and holds it to exit code 0 in time. Returns its data.
