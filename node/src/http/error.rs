@@ -42,7 +42,7 @@ pub enum ApiError {
     Expired,
     /// The path is there, the method is not.
     MethodNotAllowed,
-    /// The body did not arrive, or the answer was not ready, in time.
+    /// The body did not arrive in time.
     TooSlow,
     /// Somebody has the alias.
     AliasTaken,
@@ -129,7 +129,7 @@ impl ApiError {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
             }
             Self::TooSlow => {
-                let detail = "The request was not complete and answered in time; send it again.".to_owned();
+                let detail = "The body did not arrive in time; send it again.".to_owned();
                 (StatusCode::REQUEST_TIMEOUT, "too-slow", "Too slow", detail)
             }
             Self::AliasTaken => {
@@ -172,6 +172,11 @@ impl ApiError {
             StatusCode::BAD_REQUEST => Self::Malformed("The request cannot be read.".to_owned()),
             _ => return None,
         })
+    }
+
+    /// The answer was not ready in time.
+    pub fn too_late() -> Self {
+        Self::Unavailable("This took too long; a change may have been made all the same.", RETRY_SOON, None)
     }
 
     /// The problem itself, for one who answers in another form.

@@ -3,21 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::App;
 use super::client_addr;
 use super::envelope::RETRY_WHEN_FULL;
 use super::error::ApiError;
 use super::extract::Caller;
+use super::{App, BODY_BYTES_MAX};
+use crate::kv::WRITE_DEADLINE;
 use crate::limits::{Decision, Subject};
 use crate::store::accounts::UserId;
 
-/// How long a request may take, its body's arrival included: who sends a byte a minute must not hold a place for an hour.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a body may take to arrive: who sends a byte a minute must not hold a place for an hour.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may take once its request is here, with all that is read and written for it: the deadline of each
+/// call to the store alone would let a use-case of many calls take many of them.
+const ANSWER_DEADLINE: Duration = WRITE_DEADLINE;
+/// The same where a password is hashed: the last in the queue for that waits for two seconds, longer on a busy machine.
+const PASSWORD_DEADLINE: Duration = Duration::from_secs(8);
 
 /// API requests in flight at once. The rest of the node's places are for redirects, whatever the API is made to wait for.
 pub const API_IN_FLIGHT_MAX: usize = super::IN_FLIGHT_MAX / 4;
@@ -32,6 +40,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     let by_address = Subject::of_address(address);
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Endpoint { name, rule } = Endpoint::of(request.method(), route);
+    let deadline = rule.deadline();
     let user = bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose();
     // Where the body says who it is, a token that is no good is nobody's: clients send their expired one along to renew it.
     let user = if matches!(rule, Rule::Usual) { user } else { Ok(user.ok().flatten()) };
@@ -49,18 +58,34 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         Err(error) => error.into_response(),
         Ok(user) => {
             request.extensions_mut().insert(Caller { user, subject });
-            answer(&app, request, next).await
+            answer(&app, request, next, deadline).await
         }
     };
     with_headers(response, &decision)
 }
 
-async fn answer(app: &App, request: Request, next: Next) -> Response {
+async fn answer(app: &App, request: Request, next: Next, deadline: Duration) -> Response {
     let Ok(_place) = app.api_places.try_acquire() else {
         return ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response();
     };
-    let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
-    answered.unwrap_or_else(|_| ApiError::TooSlow.into_response())
+    let request = match tokio::time::timeout(BODY_DEADLINE, arrived(request)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) => return error.into_response(),
+        Err(_) => return ApiError::TooSlow.into_response(),
+    };
+    let answered = tokio::time::timeout(deadline, next.run(request)).await;
+    answered.unwrap_or_else(|_| ApiError::too_late().into_response())
+}
+
+/// The request with its body whole: from here on nothing waits for the client.
+async fn arrived(request: Request) -> Result<Request, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body =
+        Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+            true => ApiError::TooLarge,
+            false => ApiError::Malformed("The body broke off.".to_owned()),
+        })?;
+    Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
 }
 
 /// What a route is counted as, and by which rule.
@@ -80,6 +105,15 @@ enum Rule {
     Session,
     /// A user's requests, or an address's without a token.
     Usual,
+}
+
+impl Rule {
+    fn deadline(self) -> Duration {
+        match self {
+            Self::Register | Self::Login => PASSWORD_DEADLINE,
+            Self::Session | Self::Usual => ANSWER_DEADLINE,
+        }
+    }
 }
 
 impl Endpoint {
@@ -119,7 +153,11 @@ fn bearer(headers: &HeaderMap) -> Option<Result<&str, ApiError>> {
 
 fn verify(app: &App, token: &str) -> Result<UserId, ApiError> {
     let verified = app.accounts.verify_access(token);
-    verified.map_err(|_| ApiError::Unauthenticated("The access token is not valid, or no longer."))
+    verified.map_err(|_| {
+        // Whose it says it is cannot be believed.
+        tracing::info!("an access token was refused");
+        ApiError::Unauthenticated("The access token is not valid, or no longer.")
+    })
 }
 
 fn with_headers(mut response: Response, decision: &Decision) -> Response {

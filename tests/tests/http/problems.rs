@@ -193,3 +193,16 @@ async fn what_is_no_http_does_not_disturb_the_others() -> Result<()> {
     scene.anyone.get("/api/v1/health").await?.expect_status(200)?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up_as_the_callers_affair() -> Result<()> {
+    let scene = Scene::open().await?;
+    let mut stream = TcpStream::connect(scene.node.base_url().trim_start_matches("http://")).await?;
+    let head =
+        "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    stream.write_all(format!("{head}content-length: 50\r\n\r\n{{\"original_url\":").as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(Duration::from_secs(15), stream.read_to_string(&mut answer)).await.context("no answer")??;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("application/problem+json"), "{answer}");
+    Ok(())
+}
