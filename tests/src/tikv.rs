@@ -160,7 +160,12 @@ impl Tikv {
         self.ask_stores(&format!("/drop?share={share}")).await
     }
 
-    /// Ends delays and losses, and begins to count anew.
+    /// Declines to commit in one phase.
+    pub async fn decline_one_phase(&self) -> Result<()> {
+        self.ask_stores("/two-phases").await
+    }
+
+    /// Ends delays, losses and refusals, and begins to count anew.
     pub async fn reset_faults(&self) -> Result<()> {
         self.ask_stores("/reset").await
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use shortener_node::kv::tikv::{TikvSettings, Tls};
 use shortener_node::kv::{Kv, KvError, READ_DEADLINE, WRITE_DEADLINE};
 use shortener_tests::certificates::Certificates;
-use shortener_tests::server_process::fresh_name;
+use shortener_tests::server_process::{fresh_name, wait_until};
 use shortener_tests::sizes::sized;
 use shortener_tests::tikv::{Layout, Tikv, TikvBuilder};
 use shortener_tests::tikv_engine::Engine;
@@ -284,6 +284,32 @@ async fn an_answer_that_is_lost_is_found_out_or_said_to_be() {
         }
     }
     assert!(acknowledged > 0, "no answer came through; {refused} were refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_declines_to_commit_in_one_phase_is_asked_for_two() {
+    let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
+    let kv = engine.kv.clone();
+    insert(&kv, "a").await.unwrap();
+    // The first probe may have come before the first connection.
+    let up = async || Ok(kv.condition().unwrap().is_up);
+    wait_until("the cluster counts as up", RECOVERY, up).await.unwrap();
+    cluster.decline_one_phase().await.unwrap();
+    for number in 0..20_u32 {
+        let key = format!("b{number}").into_bytes();
+        let committed = kv.transact(async |mut transaction| {
+            let counted = transaction.get(b"count").await?.unwrap_or_default();
+            transaction.put(b"count".to_vec(), [counted, vec![0]].concat());
+            transaction.insert(key.clone(), b"1".to_vec());
+            Ok::<_, KvError>((transaction, ()))
+        });
+        within(WRITE_DEADLINE, committed).await.unwrap();
+    }
+    assert_eq!(kv.get(b"count").await.unwrap(), Some(vec![0; 20]), "each was committed once");
+    let status = cluster.status().await.unwrap();
+    assert!(status.declined > 0, "none was declined");
+    assert!(status.declined < 5, "{} were asked for in vain", status.declined);
+    assert!(kv.condition().unwrap().is_up, "to decline is to answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

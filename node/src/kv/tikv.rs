@@ -10,11 +10,13 @@
 //! - An answer that is lost is an error like any other, although the transaction may have been committed. [`commit`] then
 //!   rolls back: a rollback that succeeds proves that it was not and never will be; else nobody knows, and that is said.
 //! - A lock whose transaction died before its primary row was locked is never resolved: [`orphans`] does it.
+//! - A store may decline to commit in one phase, and the client gives up: [`one_phase`] begins again in two.
 //! - A transaction that is dropped panics, and asynchronous commits leave locks that nobody resolves: neither is used.
 
 mod commit;
 mod connection;
 mod fault;
+mod one_phase;
 mod orphans;
 mod settings;
 
@@ -33,6 +35,7 @@ use crate::kv::{KvError, READ_DEADLINE, Row, SCAN_BYTES_MAX, check_limit};
 use crate::resilience::{BackEndMetrics, CallError, Condition, Resilience};
 use connection::Connection;
 use fault::Fault;
+use one_phase::OnePhase;
 use orphans::Orphans;
 
 pub use settings::{TikvSettings, Tls};
@@ -56,6 +59,7 @@ struct Inner {
     connection: Connection,
     resilience: Resilience,
     orphans: Orphans,
+    one_phase: OnePhase,
 }
 
 impl Tikv {
@@ -64,8 +68,9 @@ impl Tikv {
         let inner = Inner {
             prefix: settings.prefix(),
             connection: Connection::new(settings, clock.clone()),
-            resilience: Resilience::new("tikv", clock, metrics),
+            resilience: Resilience::new("tikv", clock.clone(), metrics),
             orphans: Orphans::default(),
+            one_phase: OnePhase::new(clock),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -115,7 +120,8 @@ impl Tikv {
     pub(super) async fn begin(&self) -> Result<(Started, View), KvError> {
         let begin = || async {
             let (client, generation) = self.inner.connection.client()?;
-            let begun = client.begin_with_options(options()).await;
+            let options = if self.inner.one_phase.is_worth_trying() { options().try_one_pc() } else { options() };
+            let begun = client.begin_with_options(options).await;
             begun.map_err(|error| self.inner.fault(generation, &error))
         };
         let transaction = self.read(begin).await?;
@@ -204,7 +210,6 @@ impl Inner {
 /// The options of every transaction and snapshot.
 fn options() -> TransactionOptions {
     TransactionOptions::new_optimistic()
-        .try_one_pc()
         // Dropping one is how a handler whose caller went away ends: nothing was sent before the commit.
         .drop_check(CheckLevel::None)
         // A commit is over long before its locks are.
@@ -277,9 +282,11 @@ impl Started {
         UnixMs(u64::try_from(self.transaction.start_timestamp().physical).unwrap_or(0))
     }
 
-    /// Commits `writes`.
+    /// Commits `writes`. Goes on when nobody waits for it any more: a commit that is left half-way leaves locks that others
+    /// wait for.
     pub(super) async fn commit(self, writes: BTreeMap<Vec<u8>, Write>) -> Result<(), KvError> {
-        commit::commit(self.engine, self.transaction, writes).await
+        let committing = tokio::spawn(commit::commit(self.engine, self.transaction, writes));
+        committing.await.unwrap_or(Err(KvError::Undetermined))
     }
 }
 

@@ -92,6 +92,8 @@ pub struct StoreStatus {
     pub delayed: u64,
     /// Answers to prewrites and commits that were lost on purpose.
     pub dropped: u64,
+    /// Commits in one phase that were declined on purpose.
+    pub declined: u64,
     /// Connections that are open now.
     pub connections: u64,
     /// The regions that are here.
@@ -114,12 +116,13 @@ impl StoreStatus {
     }
 
     pub(super) fn add(&mut self, other: Self) {
-        let Self { requests, delayed, dropped, connections, regions } = other;
+        let Self { requests, delayed, dropped, declined, connections, regions } = other;
         for (method, count) in requests {
             *self.requests.entry(method).or_default() += count;
         }
         self.delayed += delayed;
         self.dropped += dropped;
+        self.declined += declined;
         self.connections += connections;
         self.regions.extend(regions);
     }

@@ -51,6 +51,12 @@ pub(super) async fn commit(
             }
             Err(KvError::AlreadyExists { key })
         }
+        Some(Fault::OnePhaseDeclined) => {
+            inner.one_phase.declined();
+            roll_back(&mut transaction).await;
+            // Whoever began it begins again, in two phases this time.
+            Err(KvError::Conflict)
+        }
         Some(Fault::Unreachable { reason } | Fault::Unavailable { reason }) => {
             Err(fate(&mut transaction, &reason).await)
         }

@@ -27,7 +27,8 @@ type admin struct {
 //	POST /split?key=k5              cuts the region that holds the key
 //	POST /delay?share=0.05&ms=200   delays a share of all answers
 //	POST /drop?share=0.1            drops a share of the answers to writes, which are executed
-//	POST /reset                     ends delays and drops, and begins to count anew
+//	POST /two-phases                declines to commit in one phase
+//	POST /reset                     ends all of these, and begins to count anew
 func serveAdmin(addr string, a *admin) error {
 	mux := http.NewServeMux()
 	handle := func(pattern string, answer func(url.Values) (any, error)) {
@@ -48,6 +49,7 @@ func serveAdmin(addr string, a *admin) error {
 	handle("POST /split", a.split)
 	handle("POST /delay", a.delay)
 	handle("POST /drop", a.drop)
+	handle("POST /two-phases", a.twoPhases)
 	handle("POST /reset", a.reset)
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -128,6 +130,11 @@ func (a *admin) drop(query url.Values) (any, error) {
 	}
 	a.calls.setDrop(share)
 	return "dropping", nil
+}
+
+func (a *admin) twoPhases(url.Values) (any, error) {
+	a.calls.declineOnePhase()
+	return "declining", nil
 }
 
 func (a *admin) reset(url.Values) (any, error) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
@@ -20,6 +21,7 @@ type faults struct {
 	delayShare float64
 	delay      time.Duration
 	dropShare  float64 // of the answers to writes
+	twoPhases  bool    // declines to commit in one phase, as TiKV does at times
 }
 
 // counters is what the calls since the last reset came to.
@@ -27,6 +29,7 @@ type counters struct {
 	Requests map[string]uint64 `json:"requests"` // by method, such as KvGet
 	Delayed  uint64            `json:"delayed"`
 	Dropped  uint64            `json:"dropped"`
+	Declined uint64            `json:"declined"` // one-phase commits
 }
 
 // calls counts what clients ask for, and injects faults. One is shared by all addresses of the process.
@@ -51,6 +54,12 @@ func (c *calls) setDrop(share float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults.dropShare = share
+}
+
+func (c *calls) declineOnePhase() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults.twoPhases = true
 }
 
 // reset ends all faults and begins to count anew.
@@ -85,6 +94,16 @@ func (c *calls) arrive(method string) (delay time.Duration, drop bool) {
 	return delay, drop
 }
 
+// decline makes a one-phase commit the first of two phases, which is how TiKV declines it.
+func (c *calls) decline(req any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := req.(*kvrpcpb.PrewriteRequest); ok && r.TryOnePc && c.faults.twoPhases {
+		r.TryOnePc = false
+		c.counters.Declined++
+	}
+}
+
 // isWrite says whether losing the answer leaves a client in doubt about what was written.
 func isWrite(method string) bool {
 	return method == "KvPrewrite" || method == "KvCommit"
@@ -93,6 +112,7 @@ func isWrite(method string) bool {
 // intercept executes every call, whatever becomes of the answer: a fault loses answers, never writes.
 func (c *calls) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	delay, drop := c.arrive(path.Base(info.FullMethod))
+	c.decline(req)
 	resp, err := next(ctx, req)
 	if delay > 0 {
 		select {
