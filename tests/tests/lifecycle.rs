@@ -10,8 +10,11 @@ use serde_json::Value;
 use shortener_tests::client::Client;
 use shortener_tests::full_disk::FullDisk;
 use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::server_process::wait_until;
 use shortener_tests::sizes::sized;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -118,7 +121,64 @@ async fn a_damaged_data_directory_is_refused_in_one_line() -> Result<()> {
     }
     let data = node.stop().await?;
     damage(data.path())?;
-    expect_refusal(Node::builder().data(data), "").await
+    let store = data.path().join("store").display().to_string();
+    expect_refusal(Node::builder().data(data), &store).await
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_is_not_ready_and_answers_what_it_has_begun_to_take() -> Result<()> {
+    let mut node = Node::start().await?;
+    let admin = Client::new(node.admin_url())?;
+    let address = node.base_url().strip_prefix("http://").context("a node speaks HTTP")?.to_owned();
+    let body = r#"{"original_url":"https://www.example.com/late","custom_alias":"late"}"#;
+    let (first, rest) = body.split_at(20);
+    let mut stream = TcpStream::connect(&address).await?;
+    let head = format!(
+        "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{first}").as_bytes()).await?;
+    wait_until("the request is in flight", LOAD_DEADLINE, async || {
+        let metrics = admin.get("/metrics").await?.text();
+        Ok(metrics.lines().any(|line| line == "shortener_in_flight_requests 1"))
+    })
+    .await?;
+    node.terminate()?;
+    wait_until("it is not ready", LOAD_DEADLINE, async || Ok(admin.get("/readyz").await?.status == 503)).await?;
+    wait_until("it takes no connection", LOAD_DEADLINE, async || Ok(TcpStream::connect(&address).await.is_err()))
+        .await?;
+    stream.write_all(rest.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    ensure!(answer.starts_with("HTTP/1.1 201 "), "answered with {answer}");
+    let status = node.wait_for_exit().await?;
+    ensure!(status.success(), "exited with {status}:\n{}", node.log());
+    let node = start(Some(node.data())).await?;
+    node.client()?.get("/late").await?.expect_status(302)?;
+    node.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn clicks_that_wait_to_be_written_are_written_before_a_node_ends() -> Result<()> {
+    // A token names it, and has to be good after the restart.
+    let with_one_name = || Node::builder().setting("BASE_URL", "http://sho.rt");
+    let node = with_one_name().start().await?;
+    let ada = node.client()?.register_and_login("ada@example.com", "correct horse battery staple").await?;
+    let link = ada.create("https://www.example.com/").await?;
+    let person = node.client()?.with_header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0");
+    let path = acknowledged(&link)?.path;
+    // Fewer than a batch, which would wait for five seconds.
+    for _ in 0..37 {
+        person.get(&path).await?.expect_status(302)?;
+    }
+    let node = with_one_name().data(node.stop().await?).start().await?;
+    let resource = format!("/api/v1/urls/{}", link["id"].as_str().context("a link has an ID")?);
+    let ada = node.client()?.with_token(ada.token().context("she is signed in")?);
+    let found = ada.get(&resource).await?.expect_status(200)?;
+    ensure!(found.json::<Value>()?["click_count"] == 37, "{}", found.text());
+    node.stop().await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -215,15 +275,14 @@ async fn expect_redirect(client: &Client, link: &Acknowledged) -> Result<()> {
     Ok(())
 }
 
-/// The node exits by itself, not with 0, and its last line says why: no panic, no backtrace.
+/// The node exits by itself, not with 0, and writes one line that says why: no panic, no backtrace.
 async fn expect_refusal(builder: NodeBuilder, reason: &str) -> Result<()> {
     let mut node = builder.spawn()?;
     let status = node.wait_for_exit().await?;
     let log = node.log();
     ensure!(!status.success(), "the node exited with {status}:\n{log}");
     ensure!(!log.contains("panicked"), "the node panicked:\n{log}");
-    let last = log.lines().last().unwrap_or_default();
-    ensure!(!last.trim().is_empty() && last.contains(reason), "the last line does not say {reason:?}:\n{log}");
+    ensure!(log.lines().count() == 1 && log.contains(reason), "this is not one line that says {reason:?}:\n{log}");
     Ok(())
 }
 
