@@ -6,6 +6,14 @@ use anyhow::{Context, Result};
 /// Set to `1` by `cargo xtask soak`.
 pub const SOAK_VARIABLE: &str = "SHORTENER_SOAK";
 
+/// Set to `1` where scenarios of one node are to run on the servers that nodes share.
+pub const ON_SERVERS_VARIABLE: &str = "SHORTENER_ON_SERVERS";
+
+/// Whether scenarios of one node run on the servers that nodes share.
+pub fn on_servers() -> bool {
+    environment(ON_SERVERS_VARIABLE).is_some_and(|value| value == "1")
+}
+
 /// Whether this is a soak run.
 pub fn soaking() -> bool {
     environment(SOAK_VARIABLE).is_some_and(|value| value == "1")

@@ -9,11 +9,13 @@ use shortener_node::ambient::Clock;
 use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
 use crate::prepared::{Prepared, prepare};
-use crate::sizes::{SOAK_VARIABLE, in_ci, workspace_root};
+use crate::sizes::{ON_SERVERS_VARIABLE, SOAK_VARIABLE, in_ci, workspace_root};
 use crate::{kubernetes, redis_cluster, tikv};
 
 /// The test binary that needs a browser; of the others, some need [`SERVERS`].
 const BROWSER: &str = "browser";
+/// The scenarios of one node, which run twice: by itself, and on the servers that nodes share.
+const HTTP: &str = "http";
 /// Servers that several test binaries start: what they are, the script that provides them, and the variable that tells
 /// the tests where they are, so that no test binary looks for them again.
 const SERVERS: [(&str, &str, &str); 3] = [
@@ -73,12 +75,21 @@ pub fn run_all(soak: bool) -> Result<()> {
             }
         });
     }
-    let cargo_test = |arguments: &[&str]| cargo_test(arguments, &variables);
+    let cargo_test = |arguments: &[&str]| cargo_test_with(arguments, &variables);
     tier("unit and property", &mut || cargo_test(&["--lib", "--bins"]));
     tier("examples in the documentation", &mut || cargo_test(&["--doc"]));
     for name in test_binaries()? {
         tier(&name, &mut || cargo_test(&["--test", &name]));
     }
+    let needed = [tikv::BINARIES_VARIABLE, redis_cluster::SERVER_VARIABLE];
+    let has_servers = needed.iter().all(|needed| variables.iter().any(|(name, _)| name == needed));
+    tier("http on TiKV and Redis Cluster", &mut || match has_servers {
+        false => Ok(Ending::NotRun { reason: "its servers are not here".to_owned() }),
+        true => {
+            let variables = [&variables[..], &[(ON_SERVERS_VARIABLE, "1".to_owned())]].concat();
+            cargo_test_with(&["--test", HTTP], &variables)
+        }
+    });
     tier(BROWSER, &mut || match prepare("tests/env/browser.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
         Prepared::Ready(_) => cargo_test(&["--test", BROWSER]),
@@ -116,7 +127,7 @@ fn test_binaries() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn cargo_test(arguments: &[&str], variables: &[(&str, String)]) -> Result<Ending> {
+fn cargo_test_with(arguments: &[&str], variables: &[(&str, String)]) -> Result<Ending> {
     let mut test: Command = cargo(&["test", "--workspace", "--no-fail-fast"])?;
     test.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     let (mut passed, mut failed) = (0, 0);

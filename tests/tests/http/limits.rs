@@ -3,25 +3,29 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::json;
 use shortener_tests::client::{Answer, Client};
-use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::node::NodeBuilder;
 
-use super::scene::{PASSWORD, Scene, caller, create, email, eventually, expect_problem, path_of, send_with, user};
+use super::scene::{
+    PASSWORD, Scene, builder, caller, create, email, eventually, expect_problem, path_of, send_with, started, user,
+};
 
 const DAY: u32 = 86_400;
 
 /// Windows of a day: no scenario lasts long enough to see one slide.
-fn limited() -> NodeBuilder {
+async fn limited() -> Result<NodeBuilder> {
     let window = DAY.to_string();
-    Node::builder()
+    let limited = builder()
+        .await?
         .setting("RATE_LIMIT_ANONYMOUS", "3")
         .setting("RATE_LIMIT_REQUESTS", "5")
         .setting("RATE_LIMIT_WINDOW", window)
-        .setting("TRUSTED_PROXIES", "127.0.0.1")
+        .setting("TRUSTED_PROXIES", "127.0.0.1");
+    Ok(limited)
 }
 
 #[tokio::test]
 async fn each_endpoint_counts_its_callers_by_address_or_by_user() -> Result<()> {
-    let node = limited().start().await?;
+    let node = started(limited().await?).await?;
     let (one, other) = (caller(&node)?, caller(&node)?);
     for remaining in [2, 1, 0] {
         expect_figures(&shorten(&one).await?.expect_status(201)?, 3, remaining)?;
@@ -51,7 +55,7 @@ async fn each_endpoint_counts_its_callers_by_address_or_by_user() -> Result<()> 
 
 #[tokio::test]
 async fn what_is_refused_counts_and_guessing_tokens_is_limited_too() -> Result<()> {
-    let node = limited().start().await?;
+    let node = started(limited().await?).await?;
     let guesser = caller(&node)?.with_token("guess");
     for status in [401, 401, 401, 429] {
         expect_problem(&guesser.get("/api/v1/auth/me").await?, status)?;
@@ -66,7 +70,7 @@ async fn what_is_refused_counts_and_guessing_tokens_is_limited_too() -> Result<(
 
 #[tokio::test]
 async fn health_redirects_pages_and_documentation_are_not_limited() -> Result<()> {
-    let node = limited().start().await?;
+    let node = started(limited().await?).await?;
     let client = caller(&node)?;
     let link: serde_json::Value = shorten(&client).await?.json()?;
     for path in ["/api/v1/health", &path_of(&link)?, "/", "/docs", "/openapi.json", "/assets/app.js"] {
@@ -81,7 +85,8 @@ async fn health_redirects_pages_and_documentation_are_not_limited() -> Result<()
 
 #[tokio::test]
 async fn registrations_and_logins_are_counted_by_address_and_free_again_when_promised() -> Result<()> {
-    let node = limited().setting("RATE_LIMIT_REGISTER", "2/2").setting("RATE_LIMIT_LOGIN", "3/86400").start().await?;
+    let node = limited().await?.setting("RATE_LIMIT_REGISTER", "2/2").setting("RATE_LIMIT_LOGIN", "3/86400");
+    let node = started(node).await?;
     let (one, other) = (caller(&node)?, caller(&node)?);
     let ada = user(&other).await?;
     let invalid = json!({ "email": "nobody", "password": "x" });
@@ -117,7 +122,7 @@ async fn registrations_and_logins_are_counted_by_address_and_free_again_when_pro
 
 #[tokio::test]
 async fn only_a_trusted_proxy_says_whose_address_it_is() -> Result<()> {
-    let node = limited().start().await?;
+    let node = started(limited().await?).await?;
     let from = |header: &'static str, value: String| {
         let client = node.client();
         async move { shorten(&client?.with_header(header, &value)).await }
@@ -136,7 +141,7 @@ async fn only_a_trusted_proxy_says_whose_address_it_is() -> Result<()> {
     from("x-forwarded-for", "2001:db8:0:2::1".to_owned()).await?.expect_status(201)?;
     node.stop().await?;
 
-    let node = limited().setting("TRUSTED_PROXIES", "192.0.2.0/24").start().await?;
+    let node = started(limited().await?.setting("TRUSTED_PROXIES", "192.0.2.0/24")).await?;
     for (number, status) in [201, 201, 201, 429].into_iter().enumerate() {
         let client = node.client()?;
         let client = client.with_header("x-forwarded-for", &format!("203.0.113.{number}"));

@@ -3,10 +3,10 @@ use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shortener_tests::client::{Answer, Client};
-use shortener_tests::node::Node;
 
 use super::scene::{
-    Scene, create, create_alias, eventually, expect_problem, path_of, resource_of, send_with, text, unique,
+    Scene, builder, create, create_alias, eventually, expect_problem, path_of, resource_of, send_with, started, text,
+    unique,
 };
 
 const TARGET: &str = "https://example.com/target?a=b#c";
@@ -79,7 +79,8 @@ async fn caches_keep_a_permanent_redirect_no_longer_than_the_link_lives() -> Res
 
 #[tokio::test]
 async fn a_cdn_keeps_temporary_redirects_where_that_is_configured() -> Result<()> {
-    let node = Node::builder().setting("CACHE_MAX_AGE", "60").setting("REDIRECT_STATUS", "307").start().await?;
+    let node = builder().await?.setting("CACHE_MAX_AGE", "60").setting("REDIRECT_STATUS", "307");
+    let node = started(node).await?;
     let client = node.client()?;
     for (body, ages) in [
         (json!({ "original_url": TARGET }), 60..=60),

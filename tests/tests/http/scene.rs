@@ -9,7 +9,11 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shortener_tests::client::{Answer, Client};
-use shortener_tests::node::Node;
+use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::redis_cluster::RedisCluster;
+use shortener_tests::server_process::fresh_name;
+use shortener_tests::sizes::on_servers;
+use shortener_tests::tikv::Tikv;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
@@ -37,14 +41,11 @@ impl Scene {
         let mut shared = SHARED.lock().await;
         let node = match shared.upgrade() {
             Some(node) => node,
-            None => Arc::new(
-                Node::builder()
-                    .setting("DOMAINS", DOMAINS.join(","))
-                    .setting("TRUSTED_PROXIES", "127.0.0.1")
-                    .setting("ANALYTICS_FLUSH_INTERVAL", "100ms")
-                    .start()
-                    .await?,
-            ),
+            None => {
+                let builder = builder().await?.setting("DOMAINS", DOMAINS.join(","));
+                let builder = builder.setting("TRUSTED_PROXIES", "127.0.0.1");
+                Arc::new(started(builder.setting("ANALYTICS_FLUSH_INTERVAL", "100ms")).await?)
+            }
         };
         *shared = Arc::downgrade(&node);
         let anyone = caller(&node)?;
@@ -55,6 +56,32 @@ impl Scene {
     pub async fn user(&self) -> Result<Client> {
         user(&caller(&self.node)?).await
     }
+}
+
+/// The ID of requests that are part of no scenario.
+pub const WAITING: &str = "is-it-well";
+
+/// A node of its own, by itself or on the servers that nodes share; the contract is the same.
+pub async fn builder() -> Result<NodeBuilder> {
+    if !on_servers() {
+        return Ok(Node::builder());
+    }
+    let tikv = Tikv::shared().await?.context("there is no TiKV to run the scenarios on")?;
+    let redis = RedisCluster::shared().await?.context("there is no Redis Cluster to run the scenarios on")?;
+    let builder = Node::builder().setting("DATABASE_URL", tikv.database_url(&fresh_name("http")));
+    Ok(builder.setting("REDIS_URL", redis.url()).setting("SECRET_KEY", "a secret of tests alone, 32 bytes"))
+}
+
+/// Starts a node and waits until it has reached its servers.
+pub async fn started(builder: NodeBuilder) -> Result<Node> {
+    let node = builder.start().await?;
+    let client = node.client()?.with_header("x-request-id", WAITING);
+    eventually("the node has reached its servers", async || {
+        let health: Value = client.get("/api/v1/health").await?.json()?;
+        Ok(health["status"] == "ok" && health["ids"]["remaining"].as_u64().is_some_and(|codes| codes > 0))
+    })
+    .await?;
+    Ok(node)
 }
 
 /// A caller of a node that trusts this machine as its proxy, from an address that nobody else has.

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use shortener_tests::sizes::on_servers;
 
 use super::scene::{Scene, expect_fields};
 
@@ -14,7 +15,8 @@ async fn health_says_how_the_node_and_what_it_depends_on_are() -> Result<()> {
     let health: Value = answer.json()?;
     expect_fields(&health, &["status", "store", "cache", "ids"])?;
     assert_eq!(health["status"], "ok");
-    for (part, engine) in [("store", "embedded"), ("cache", "memory")] {
+    let engines = if on_servers() { ["tikv", "redis-cluster"] } else { ["embedded", "memory"] };
+    for (part, engine) in ["store", "cache"].into_iter().zip(engines) {
         expect_fields(&health[part], &["engine", "status", "latency_ms"])?;
         assert_eq!((&health[part]["engine"], &health[part]["status"]), (&engine.into(), &"ok".into()));
         assert!(health[part]["latency_ms"].as_f64().is_some_and(|latency| (0.0..1_000.0).contains(&latency)));
