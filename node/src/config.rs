@@ -26,6 +26,9 @@ use crate::public_url::{BaseUrl, PublicUrls};
 
 pub use parse::Secret;
 
+/// The longest that anything may lag behind: a click its count, a node's copy its link.
+const WAIT_MAX: Duration = Duration::from_hours(1);
+
 /// Runs a shortener node. With no settings at all it runs alone and keeps everything under ./data.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shortener-node", version, max_term_width = 100)]
@@ -148,9 +151,9 @@ pub struct Settings {
     /// File of hosts that may not be shortened, one host or domain a line; read again when it changes.
     #[arg(long, env)]
     blocked_hosts_file: Option<PathBuf>,
-    /// error, warn, info, debug or trace.
-    #[arg(long, env, default_value = "info")]
-    log_level: LogLevel,
+    /// error, warn, info, debug or trace. Default: info.
+    #[arg(long, env)]
+    log_level: Option<LogLevel>,
     /// Default: text on a terminal, else json.
     #[arg(long, env)]
     log_format: Option<LogFormat>,
@@ -382,8 +385,11 @@ impl Settings {
         let rule = |requests| {
             LimitRule::new(requests, window).map_err(|error| invalid("RATE_LIMIT_WINDOW", error.to_string()))
         };
-        if self.analytics_flush_interval < Duration::from_millis(100) {
-            return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be at least 100ms"));
+        if !(Duration::from_millis(100)..=WAIT_MAX).contains(&self.analytics_flush_interval) {
+            return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be from 100ms to 1h"));
+        }
+        if self.local_cache_ttl > WAIT_MAX {
+            return Err(invalid("LOCAL_CACHE_TTL", "must be at most 1h: a change may be seen that late"));
         }
         if self.local_cache_bytes < parse::MIB {
             return Err(invalid("LOCAL_CACHE_BYTES", "must be at least 1MiB"));
@@ -403,10 +409,7 @@ impl Settings {
         let redis = parse::redis(self.redis_url, self.redis_url_file, certificates)?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
-        let (level, format) = match self.debug {
-            true => (LogLevel::Debug, Some(LogFormat::Text)),
-            false => (self.log_level, self.log_format),
-        };
+        let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
             listen_addr: self.listen_addr,
             admin_addr: self.admin_addr,
@@ -436,7 +439,7 @@ impl Settings {
             local_cache_ttl: self.local_cache_ttl,
             blocked_hosts_file: self.blocked_hosts_file,
             lease,
-            log: LogSettings { level, format },
+            log,
         })
     }
 
@@ -470,6 +473,18 @@ impl Settings {
                 pod_ip: required("POD_IP", self.pod_ip.as_ref())?,
             })),
         }
+    }
+}
+
+/// What the log shows. `DEBUG` is short for two other settings, which may not say otherwise.
+fn log(debug: bool, level: Option<LogLevel>, format: Option<LogFormat>) -> Result<LogSettings, ConfigError> {
+    if !debug {
+        return Ok(LogSettings { level: level.unwrap_or(LogLevel::Info), format });
+    }
+    match (level.unwrap_or(LogLevel::Debug), format.unwrap_or(LogFormat::Text)) {
+        (level @ LogLevel::Debug, format @ LogFormat::Text) => Ok(LogSettings { level, format: Some(format) }),
+        (LogLevel::Debug, _) => Err(invalid("DEBUG", "means LOG_FORMAT=text; leave one of the two unset")),
+        _ => Err(invalid("DEBUG", "means LOG_LEVEL=debug; leave one of the two unset")),
     }
 }
 
@@ -552,6 +567,11 @@ mod tests {
             (&["--pod-ip", "10.0.0"], "--pod-ip"),
             (&["--cluster-name", "main-"], "--cluster-name"),
             (&["--log-level", "loud"], "--log-level"),
+            (&["--debug", "--log-level", "error"], "DEBUG"),
+            (&["--debug", "--log-format", "json"], "DEBUG"),
+            (&["--local-cache-ttl", "61m"], "LOCAL_CACHE_TTL"),
+            (&["--analytics-flush-interval", "61m"], "ANALYTICS_FLUSH_INTERVAL"),
+            (&["--analytics-flush-interval", "99ms"], "ANALYTICS_FLUSH_INTERVAL"),
         ];
         for (args, named) in refused {
             let problem = check(args).expect_err(&format!("{args:?} should be refused"));
@@ -610,7 +630,10 @@ mod tests {
 
     #[test]
     fn debug_means_level_debug_as_text() {
-        let log = check(&["--debug"]).unwrap().log;
-        assert_eq!(log, LogSettings { level: LogLevel::Debug, format: Some(LogFormat::Text) });
+        for args in [&["--debug"][..], &["--debug", "--log-level", "debug", "--log-format", "text"]] {
+            let log = check(args).unwrap().log;
+            assert_eq!(log, LogSettings { level: LogLevel::Debug, format: Some(LogFormat::Text) }, "{args:?}");
+        }
+        assert_eq!(check(&[]).unwrap().log, LogSettings { level: LogLevel::Info, format: None });
     }
 }

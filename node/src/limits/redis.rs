@@ -15,7 +15,7 @@ use crate::cache::redis_cluster::{RedisCluster, RedisFailure, Script};
 
 /// The largest limit that is kept in Redis, in which a request let through takes about a hundred bytes for a window. One that
 /// is higher is there against accidents, and each node keeps it by itself.
-const SHARED_REQUESTS_MAX: u32 = 10_000;
+pub const SHARED_REQUESTS_MAX: u32 = 10_000;
 /// Bytes that tell a caller from others in a key.
 const CALLER_BYTES: usize = 16;
 

@@ -9,8 +9,9 @@ use crate::ambient::Clock;
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::RedisCluster;
 use crate::cache::redis_cluster::links::SharedLinks;
-use crate::config::Config;
+use crate::config::{Config, RateLimits};
 use crate::kv::Kv;
+use crate::limits::redis::SHARED_REQUESTS_MAX;
 use crate::links::Resolve;
 use crate::links::coherence::Coherence;
 use crate::links::hot::{HotKeeper, HotLinks};
@@ -38,6 +39,9 @@ pub(super) fn share(
     background: &mut Background,
 ) -> Result<Option<Shared>, RunError> {
     let Some(settings) = &config.redis else { return Ok(None) };
+    for (setting, limit) in limits_kept_alone(&config.rate_limits) {
+        tracing::info!(setting, limit, "above {SHARED_REQUESTS_MAX} requests each node keeps a limit by itself");
+    }
     let identity = {
         let minter = minter.clone();
         move || minter.keyspace_identity()
@@ -79,4 +83,32 @@ pub(super) fn keep_hot(
     };
     background.spawn(keeper.run(background.shutdown.clone()));
     links
+}
+
+/// The limits that nodes do not count together, by the names of their settings.
+fn limits_kept_alone(limits: &RateLimits) -> impl Iterator<Item = (&'static str, u32)> {
+    let RateLimits { user, anonymous, register, login } = limits;
+    let limits = [
+        ("RATE_LIMIT_REQUESTS", user),
+        ("RATE_LIMIT_ANONYMOUS", anonymous),
+        ("RATE_LIMIT_REGISTER", register),
+        ("RATE_LIMIT_LOGIN", login),
+    ];
+    let limits = limits.map(|(setting, rule)| (setting, rule.requests()));
+    limits.into_iter().filter(|(_, requests)| *requests > SHARED_REQUESTS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::LimitRule;
+
+    #[test]
+    fn a_limit_that_nodes_do_not_count_together_is_named() {
+        let rule = |requests| LimitRule::new(requests, Duration::from_mins(1)).unwrap();
+        let limits = RateLimits { user: rule(10_000), anonymous: rule(10_001), register: rule(10), login: rule(20) };
+        assert_eq!(limits_kept_alone(&limits).collect::<Vec<_>>(), [("RATE_LIMIT_ANONYMOUS", 10_001)]);
+    }
 }
