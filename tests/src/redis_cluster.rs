@@ -161,6 +161,46 @@ impl RedisCluster {
         Ok(all)
     }
 
+    /// The same on the replicas alone.
+    pub async fn commands_of_replicas(&self) -> Result<BTreeMap<String, u64>> {
+        let mut all = BTreeMap::new();
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            if !server.view().await?.is_primary {
+                for (command, calls) in server.commands().await? {
+                    *all.entry(command).or_default() += calls;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Runs a command on every server that is up and gives what each answered.
+    pub async fn ask_all(&self, command: &[&str]) -> Result<Vec<String>> {
+        let mut answers = Vec::new();
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            answers.push(server.cli(command).await?);
+        }
+        Ok(answers)
+    }
+
+    /// All keys that begin so.
+    pub async fn keys_of(&self, kind: &str) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for server in self.own_servers()?.iter().filter(|server| server.process.is_up()) {
+            if server.view().await?.is_primary {
+                let found = server.cli(&["keys", &format!("{kind}*")]).await?;
+                keys.extend(found.lines().map(str::to_owned).filter(|key| !key.is_empty()));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// In how many seconds a key runs out; -1 when it never does, -2 when it is not there.
+    pub async fn seconds_left(&self, key: &str) -> Result<i64> {
+        let primary = self.server(self.primary_of(key).await?)?;
+        primary.cli(&["ttl", key]).await?.trim().parse().context("a time to live is a number")
+    }
+
     /// Connections of clients that are open now, this question's among them; links between the servers are not.
     pub async fn connections(&self) -> Result<u64> {
         let mut connections = 0;
