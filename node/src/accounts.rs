@@ -11,6 +11,7 @@ pub mod secret_key;
 #[cfg(test)]
 mod tests;
 pub mod token;
+mod weak_passwords;
 
 use std::fmt;
 use std::time::Duration;
@@ -20,12 +21,12 @@ use shortener_crds::ids::SnowflakeId;
 use self::email::{Email, EmailError};
 use self::password::{Password, PasswordError, PasswordHash};
 use self::password_pool::{PasswordPool, PasswordPoolError};
-use self::refresh::{RefreshToken, Verdict, judge};
+use self::refresh::{RefreshToken, Verdict, expiry, judge};
 use self::token::{AccessToken, AccessTokens, TokenError};
 use crate::ambient::{self, Clock, UnixMs};
 use crate::kv::{Kv, KvError};
 use crate::store::StoreError;
-use crate::store::accounts::{self as rows, TokenDigest, UserId, UserRow};
+use crate::store::accounts::{self as rows, RefreshFamilyRow, TokenDigest, UserId, UserRow};
 
 /// The longest full name, in characters.
 pub const FULL_NAME_CHARS_MAX: usize = 200;
@@ -112,7 +113,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Refresh tokens live for `refresh_lifetime`, each; a family lives for as long as it is used.
+    /// Refresh tokens live for `refresh_lifetime`, each; a family for as long as it is used, up to
+    /// [`SESSION_MAX`](refresh::SESSION_MAX).
     pub fn new(
         kv: Kv,
         clock: Clock,
@@ -147,6 +149,7 @@ impl Accounts {
             created_at: self.clock.now(),
         };
         self.insert(id, &email, &row).await?;
+        tracing::info!(user = %id, "registered");
         Ok(shown(id, row))
     }
 
@@ -179,15 +182,24 @@ impl Accounts {
         };
         let hash = found.as_ref().map(|(_, user)| PasswordHash::from(user.password_hash.clone()));
         let fits = self.passwords.verify(password, hash).await?;
-        let Some((id, _)) = found.filter(|_| fits) else { return Err(AccountError::Credentials) };
-        let now = self.clock.now();
+        let Some((id, _)) = found.as_ref().filter(|_| fits) else {
+            // Of which account, if it is one's: the address itself is nobody's to read in a log.
+            let user = found.map(|(id, _)| id.to_string());
+            tracing::info!(user, "a sign-in was refused");
+            return Err(AccountError::Credentials);
+        };
+        let (user, now) = (*id, self.clock.now());
         let refresh_token = RefreshToken::random();
-        let (family, digest) = (ambient::random(), refresh_token.digest());
-        let expires_at = now.plus(self.refresh_lifetime);
-        let mut transaction = self.kv.begin().await?;
-        rows::put_current_token(&mut transaction, family, id, digest, expires_at);
-        transaction.commit().await?;
-        self.pair(id, refresh_token, now)
+        let (family, current): (_, TokenDigest) = (ambient::random(), refresh_token.digest());
+        let expires_at = expiry(now, self.refresh_lifetime, now);
+        let row = RefreshFamilyRow { user, current, expires_at, began_at: now };
+        let begun = self.kv.transact(|mut transaction| async move {
+            rows::put_current_token(&mut transaction, family, &row);
+            Ok::<_, KvError>((transaction, ()))
+        });
+        begun.await?;
+        tracing::info!(%user, "signed in");
+        self.pair(user, refresh_token, now)
     }
 
     /// Gives the next pair for a refresh token, and spends it. Of two that present the same token at once, one gets its
@@ -196,23 +208,31 @@ impl Accounts {
         let presented = RefreshToken::parse(refresh_token).ok_or(AccountError::RefreshToken)?.digest();
         let (next, now) = (RefreshToken::random(), self.clock.now());
         match self.rotate(presented, next.digest(), now).await? {
-            Verdict::Current { user, .. } => self.pair(user, next, now),
+            Verdict::Current { user, .. } => {
+                tracing::info!(%user, "a session was refreshed");
+                self.pair(user, next, now)
+            }
             Verdict::Spent { user, .. } => {
                 tracing::warn!(%user, "a spent refresh token was presented; its family is revoked");
                 Err(AccountError::RefreshToken)
             }
-            Verdict::Worthless => Err(AccountError::RefreshToken),
+            Verdict::Worthless => {
+                tracing::info!("a refresh was refused");
+                Err(AccountError::RefreshToken)
+            }
         }
     }
 
     /// Judges `presented` and does what follows from it, in one transaction.
     async fn rotate(&self, presented: TokenDigest, next: TokenDigest, now: UnixMs) -> Result<Verdict, AccountError> {
-        let expires_at = now.plus(self.refresh_lifetime);
+        let lifetime = self.refresh_lifetime;
         let rotated = self.kv.transact(|mut transaction| async move {
             let verdict = judge(&presented, rows::refresh_token(&transaction, &presented).await?, now);
             match verdict {
-                Verdict::Current { user, family } => {
-                    rows::put_current_token(&mut transaction, family, user, next, expires_at);
+                Verdict::Current { user, family, began_at } => {
+                    let expires_at = expiry(now, lifetime, began_at);
+                    let row = RefreshFamilyRow { user, current: next, expires_at, began_at };
+                    rows::put_current_token(&mut transaction, family, &row);
                 }
                 Verdict::Spent { family, .. } => rows::delete_family(&mut transaction, &family),
                 Verdict::Worthless => {}
@@ -239,12 +259,17 @@ impl Accounts {
         let Some(token) = RefreshToken::parse(refresh_token) else { return Ok(()) };
         let digest = token.digest();
         let revoked = self.kv.transact(|mut transaction| async move {
-            if let Some((token, _)) = rows::refresh_token(&transaction, &digest).await? {
+            let found = rows::refresh_token(&transaction, &digest).await?;
+            if let Some((token, _)) = &found {
                 rows::delete_family(&mut transaction, &token.family);
             }
-            Ok::<_, AccountError>((transaction, ()))
+            let user = found.and_then(|(_, family)| family).map(|family| family.user);
+            Ok::<_, AccountError>((transaction, user))
         });
-        revoked.await
+        if let Some(user) = revoked.await? {
+            tracing::info!(%user, "signed out");
+        }
+        Ok(())
     }
 
     /// The user of a verified access token.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::secret_key::hmac_sha256;
+use super::weak_passwords::is_weak;
 
 /// The shortest password, in characters.
 pub const PASSWORD_CHARS_MIN: usize = 8;
@@ -36,6 +37,9 @@ pub enum PasswordError {
     /// Over [`PASSWORD_BYTES_MAX`].
     #[error("a password has at most {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
+    /// Known to be tried first: see [`weak_passwords`](super::weak_passwords).
+    #[error("this password is among the first that anybody tries; choose another")]
+    Weak,
 }
 
 /// A bcrypt hash as it is stored: `$2b$12$…`.
@@ -48,7 +52,10 @@ impl Password {
         if self.0.len() > PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
-        if self.0.chars().count() < PASSWORD_CHARS_MIN { Err(PasswordError::TooShort) } else { Ok(()) }
+        if self.0.chars().count() < PASSWORD_CHARS_MIN {
+            return Err(PasswordError::TooShort);
+        }
+        if is_weak(&self.0) { Err(PasswordError::Weak) } else { Ok(()) }
     }
 
     /// What bcrypt is given: 43 characters of base64. bcrypt itself stops at 72 bytes and at NUL; the digest makes every
@@ -123,8 +130,9 @@ mod tests {
     #[test]
     fn new_passwords_are_held_to_their_limits() {
         for (raw, expected) in [
-            ("12345678".to_owned(), Ok(())),
+            ("73019462".to_owned(), Ok(())),
             ("pässword".to_owned(), Ok(())),
+            ("12345678".to_owned(), Err(PasswordError::Weak)),
             ("🔑".repeat(8), Ok(())),
             ("x".repeat(256), Ok(())),
             ("1234567".to_owned(), Err(PasswordError::TooShort)),

@@ -4,6 +4,7 @@
 //! whom cannot be told, so the whole family is revoked (RFC 9700 §4.14.2).
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,10 @@ use crate::store::accounts::{FamilyId, RefreshFamilyRow, RefreshTokenRow, TokenD
 
 /// 256 bits in base64url without padding.
 const REFRESH_TOKEN_CHARS: usize = 43;
+
+/// The longest that a session goes on, however often it is refreshed: then its user signs in again. As long as the longest
+/// `REFRESH_TOKEN_EXPIRE_DAYS`, so that no token promises more.
+pub const SESSION_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// A refresh token in clear, as it goes to its owner and comes back. Wiped from memory when dropped; never printed.
 #[derive(Clone)]
@@ -29,6 +34,8 @@ pub(super) enum Verdict {
         user: UserId,
         /// The family to go on with.
         family: FamilyId,
+        /// When it began.
+        began_at: UnixMs,
     },
     /// It was spent before: revoke the family.
     Spent {
@@ -83,5 +90,11 @@ pub(super) fn judge(
         // Whatever its age: nobody who keeps to the protocol has it any more.
         return Verdict::Spent { user, family };
     }
-    if token.expires_at <= now { Verdict::Worthless } else { Verdict::Current { user, family } }
+    let began_at = row.began_at;
+    if token.expires_at <= now { Verdict::Worthless } else { Verdict::Current { user, family, began_at } }
+}
+
+/// When a token expires that is given out now in a session that began at `began_at`.
+pub(super) fn expiry(now: UnixMs, lifetime: Duration, began_at: UnixMs) -> UnixMs {
+    now.plus(lifetime).min(began_at.plus(SESSION_MAX))
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
+use super::refresh::SESSION_MAX;
 use super::secret_key::SecretKey;
 use super::*;
 use crate::kv::embedded::Embedded;
@@ -82,10 +83,12 @@ async fn who_registers_can_sign_in_and_see_itself() {
 async fn bad_registrations_name_what_is_wrong_and_leave_nothing() {
     let world = world();
     let name = "x".repeat(FULL_NAME_CHARS_MAX + 1);
-    let cases: [(&str, &str, Option<&str>, &str); 5] = [
+    let cases: [(&str, &str, Option<&str>, &str); 7] = [
         ("no address", PASSWORD, None, "written as name@example.com"),
         ("a@example.com", "short", None, "at least 8 characters"),
         ("a@example.com", &"x".repeat(257), None, "at most 256 bytes"),
+        ("a@example.com", "PassWord1", None, "choose another"),
+        ("a@example.com", "shortener2026", None, "choose another"),
         ("a@example.com", PASSWORD, Some(&name), "at most 200 characters"),
         ("a@example.com", PASSWORD, Some("a\0b"), "control character"),
     ];
@@ -254,6 +257,22 @@ async fn a_refresh_token_expires_unless_it_is_used_and_its_rows_may_go_then_and_
     world.clock.advance(almost);
     assert_eq!(expired().await, 3..3, "all of them");
     assert!(refused(&world.refresh(&second).await));
+}
+
+#[tokio::test]
+async fn a_session_ends_however_often_it_is_refreshed() {
+    let world = world();
+    world.registered("someone@example.com").await;
+    let mut pair = world.signed_in("someone@example.com").await;
+    let step = Duration::from_hours(24 * 20);
+    let steps = SESSION_MAX.as_secs().div_ceil(step.as_secs());
+    for number in 1..steps {
+        world.clock.advance(step);
+        pair = world.refresh(&pair).await.unwrap_or_else(|error| panic!("step {number}: {error}"));
+    }
+    world.clock.advance(step);
+    assert!(refused(&world.refresh(&pair).await));
+    assert!(world.accounts.login("someone@example.com", password(PASSWORD)).await.is_ok());
 }
 
 #[tokio::test]

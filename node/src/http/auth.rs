@@ -23,7 +23,7 @@ pub struct Registration {
     /// E-mail address; compared without case.
     #[schema(schema_with = schema::email)]
     email: String,
-    /// 8 characters to 256 bytes.
+    /// 8 characters to 256 bytes; none of those that are commonly tried.
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 256)]
     password: Password,
     /// Name.

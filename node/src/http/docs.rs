@@ -17,7 +17,7 @@ use super::error::ApiError;
 use crate::invalid::FieldError;
 
 /// Swagger UI styles itself with inline styles and data images; scripts are its own files.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+const POLICY: &str = "default-src 'none'; object-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the document says beside the routes.

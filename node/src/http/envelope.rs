@@ -24,6 +24,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// A service that is reached by https is never to be reached otherwise: two years, as browsers' lists ask for.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
+/// Of an answer that is not for looking at: nothing is loaded, sent or framed. What is not said of bases and forms is allowed.
+const POLICY: &str =
+    "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The longest request ID that is taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// When to come back after being turned away at the door.
@@ -106,7 +109,7 @@ fn secure(headers: &mut HeaderMap) {
     let defaults = [
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-site"),

@@ -7,7 +7,7 @@ use http::header;
 use super::error::ApiError;
 
 /// Only our own files, no script or style inside the page, nobody may frame it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; object-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// How long a browser keeps a file before it asks again whether it changed: files have no version in their names.
 const ASSET_CACHE: &str = "public, max-age=300";

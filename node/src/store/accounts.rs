@@ -12,8 +12,10 @@ use super::{Key, Kind, StoreError, decode, encode};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, Transaction};
 
-/// The version byte of every row here.
+/// The version byte of every row here but a family's.
 const VERSION: u8 = 1;
+/// The version byte of a family: since 2 it says when it began.
+const FAMILY_VERSION: u8 = 2;
 
 /// A user's ID: a Snowflake, shown as a decimal string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,6 +59,25 @@ pub struct RefreshFamilyRow {
     pub current: TokenDigest,
     /// When the current token expires, and with it the family.
     pub expires_at: UnixMs,
+    /// When its user signed in.
+    pub began_at: UnixMs,
+}
+
+/// [`RefreshFamilyRow`] as version 1 wrote it.
+#[derive(Serialize, Deserialize)]
+struct RefreshFamilyRow1 {
+    user: UserId,
+    current: TokenDigest,
+    expires_at: UnixMs,
+}
+
+fn decode_family(bytes: &[u8]) -> Result<RefreshFamilyRow, StoreError> {
+    if bytes.first() == Some(&FAMILY_VERSION) {
+        return decode(Kind::RefreshFamily, FAMILY_VERSION, bytes);
+    }
+    let RefreshFamilyRow1 { user, current, expires_at } = decode(Kind::RefreshFamily, VERSION, bytes)?;
+    // When it began was not kept. It was before this, so that its end comes no later than that of one that begins now.
+    Ok(RefreshFamilyRow { user, current, expires_at, began_at: expires_at })
 }
 
 impl fmt::Display for UserId {
@@ -130,21 +151,19 @@ pub async fn refresh_token(
 ) -> Result<Option<(RefreshTokenRow, Option<RefreshFamilyRow>)>, StoreError> {
     let Some(bytes) = transaction.get(&token_key(digest)).await? else { return Ok(None) };
     let token: RefreshTokenRow = decode(Kind::RefreshToken, VERSION, &bytes)?;
-    let family = transaction.get(&family_key(&token.family)).await?;
-    let family = family.map(|bytes| decode(Kind::RefreshFamily, VERSION, &bytes)).transpose()?;
-    Ok(Some((token, family)))
+    Ok(Some((token, family(transaction, &token.family).await?)))
 }
 
-/// Makes `digest` the family's current token: begins the family, or spends the token that was current before.
-pub fn put_current_token(
-    transaction: &mut Transaction,
-    family: FamilyId,
-    user: UserId,
-    digest: TokenDigest,
-    expires_at: UnixMs,
-) {
-    transaction.insert(token_key(&digest), encode(VERSION, &RefreshTokenRow { family, expires_at }));
-    transaction.put(family_key(&family), encode(VERSION, &RefreshFamilyRow { user, current: digest, expires_at }));
+/// Gives the family its current token: begins the family, or spends the token that was current before.
+pub fn put_current_token(transaction: &mut Transaction, family: FamilyId, row: &RefreshFamilyRow) {
+    let token = RefreshTokenRow { family, expires_at: row.expires_at };
+    transaction.insert(token_key(&row.current), encode(VERSION, &token));
+    transaction.put(family_key(&family), encode(FAMILY_VERSION, row));
+}
+
+/// Reads a family.
+pub async fn family(transaction: &Transaction, id: &FamilyId) -> Result<Option<RefreshFamilyRow>, StoreError> {
+    transaction.get(&family_key(id)).await?.map(|bytes| decode_family(&bytes)).transpose()
 }
 
 /// Revokes a family: none of its tokens can be used any more.
@@ -163,10 +182,27 @@ pub fn has_expired(key: &[u8], value: &[u8], now: UnixMs) -> Result<bool, StoreE
         Some(&kind) if kind == Kind::RefreshToken as u8 => {
             decode::<RefreshTokenRow>(Kind::RefreshToken, VERSION, value)?.expires_at
         }
-        Some(&kind) if kind == Kind::RefreshFamily as u8 => {
-            decode::<RefreshFamilyRow>(Kind::RefreshFamily, VERSION, value)?.expires_at
-        }
+        Some(&kind) if kind == Kind::RefreshFamily as u8 => decode_family(value)?.expires_at,
         _ => return Ok(false),
     };
     Ok(expires_at <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_of_the_first_version_is_read_and_ends_no_later_than_if_it_had_begun_when_it_expires() {
+        let user = UserId(SnowflakeId::try_from(300).unwrap());
+        let (current, expires_at) = ([2; 32], UnixMs(1_790_000_000_000));
+        // As the first release wrote it: see the history of store/snapshots.
+        let bytes = hex::decode(format!("01ac02{}80d8c1a28c34", "02".repeat(32))).unwrap();
+        assert_eq!(bytes, encode(VERSION, &RefreshFamilyRow1 { user, current, expires_at }));
+        let row = RefreshFamilyRow { user, current, expires_at, began_at: expires_at };
+        assert_eq!(decode_family(&bytes).ok(), Some(row));
+        assert_eq!(decode_family(&encode(FAMILY_VERSION, &row)).ok(), Some(row));
+        let newer = encode(FAMILY_VERSION + 1, &row);
+        assert!(matches!(decode_family(&newer), Err(StoreError::Decode { version: Some(3), .. })));
+    }
 }

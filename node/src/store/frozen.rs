@@ -1,9 +1,9 @@
-//! The bytes of one row of every kind, as version 1 writes them: what a release has written, every later one reads.
+//! The bytes of one row of every kind, as its latest version writes them: what a release has written, every later one reads.
 
 use shortener_crds::ids::claim::WorkerRow;
 use shortener_crds::ids::{Block, BootId, CodeLength, SnowflakeId, WorkerId};
 
-use super::accounts::{UserId, UserRow, insert_user, put_current_token};
+use super::accounts::{RefreshFamilyRow, UserId, UserRow, insert_user, put_current_token};
 use super::allocation::{insert_claim, put_high_water_mark, put_worker_row};
 use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
@@ -86,7 +86,8 @@ fn write_account(txn: &mut Transaction) {
         created_at: NOON,
     };
     insert_user(txn, user(), "ada@example.com", &row);
-    put_current_token(txn, [1; 16], user(), [2; 32], NOON);
+    let family = RefreshFamilyRow { user: user(), current: [2; 32], expires_at: NOON, began_at: UnixMs(1) };
+    put_current_token(txn, [1; 16], &family);
 }
 
 fn write_clicks(txn: &mut Transaction) {
@@ -99,7 +100,7 @@ fn write_clicks(txn: &mut Transaction) {
 }
 
 #[tokio::test]
-async fn one_row_of_every_kind_has_the_bytes_that_version_1_writes() {
+async fn one_row_of_every_kind_has_the_bytes_that_its_version_writes() {
     let directory = tempfile::tempdir().unwrap();
     let kv = Kv::Embedded(Embedded::open(directory.path(), Clock::manual(NOON)).unwrap());
     keyspace_or_insert(&kv, &KeyspaceRow { identity: 300, permutation_key: [3; 32] }).await.unwrap();

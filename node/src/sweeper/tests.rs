@@ -117,7 +117,9 @@ async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_
         let row = IdempotencyRow { request: [0; 32], at: at.clone(), link: link(), expires_at };
         let answer = idempotency::idempotency_key("caller", &format!("key {n}"));
         idempotency::remember_answer(&mut transaction, answer, &row);
-        accounts::put_current_token(&mut transaction, [n; 16], UserId(1.try_into().unwrap()), [n; 32], expires_at);
+        let user = UserId(1.try_into().unwrap());
+        let family = accounts::RefreshFamilyRow { user, current: [n; 32], expires_at, began_at: expires_at };
+        accounts::put_current_token(&mut transaction, [n; 16], &family);
     }
     let damaged = Key::of(Kind::RefreshToken).bytes(&[3; 32]).build();
     transaction.put(damaged.clone(), b"\xff".to_vec());

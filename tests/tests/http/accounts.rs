@@ -59,6 +59,7 @@ async fn a_registration_that_is_refused_names_each_field() -> Result<()> {
         (json!({ "email": 7, "password": PASSWORD }), "email"),
         (json!({ "password": PASSWORD }), "email"),
         (json!({ "email": "a@example.com", "password": "seven.." }), "password"),
+        (json!({ "email": "a@example.com", "password": "Password123" }), "password"),
         (json!({ "email": "a@example.com", "password": long }), "password"),
         (json!({ "email": "a@example.com", "password": null }), "password"),
         (json!({ "email": "a@example.com", "password": 12_345_678 }), "password"),

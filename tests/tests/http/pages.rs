@@ -56,6 +56,9 @@ async fn every_answer_carries_the_headers_that_keep_browsers_safe() -> Result<()
             policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
             "{path}: {policy}"
         );
+        for kept_out in ["object-src 'none'", "base-uri 'none'", "form-action "] {
+            assert!(policy.contains(kept_out), "{path} allows what {kept_out} forbids: {policy}");
+        }
         assert!(
             !policy.contains("unsafe-eval") && !policy.contains("script-src 'self' 'unsafe-inline'"),
             "{path}: {policy}"
