@@ -15,6 +15,8 @@ enum Task {
     Docs,
     /// Check licences, sources and bans of all dependencies
     Deny,
+    /// Compare all dependencies with the database of known faults, which is fetched from the internet
+    Advisories,
     /// Run every test tier in its short form; prints the minutes of each
     Test,
     /// Run the same tiers with larger numbers: minutes of outage, kill loops, millions of creates
@@ -39,6 +41,7 @@ fn main() -> Result<()> {
         Task::Clippy => checks::clippy(),
         Task::Docs => checks::docs(),
         Task::Deny => checks::deny(),
+        Task::Advisories => checks::advisories(),
         Task::Test => tiers::run_all(false),
         Task::Soak => tiers::run_all(true),
         Task::Cluster { port } => cluster::run(port),

@@ -1,4 +1,4 @@
-//! The checks that run before any test: formatting, lints, documentation, dependencies.
+//! The checks that run before any test: formatting, lints, documentation, dependencies; and one beside them.
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -28,6 +28,13 @@ pub fn docs() -> Result<()> {
 pub fn deny() -> Result<()> {
     let deny = cargo_deny()?;
     run(&mut command(&deny.to_string_lossy(), &["--all-features", "check", "bans", "licenses", "sources"])?)
+}
+
+/// Known faults of all dependencies, and versions that were withdrawn. No part of the gate: the gate needs no internet beyond
+/// the registry, and is not to fail by what somebody found elsewhere.
+pub fn advisories() -> Result<()> {
+    let deny = cargo_deny()?;
+    run(&mut command(&deny.to_string_lossy(), &["--all-features", "check", "advisories"])?)
 }
 
 /// Where tools and environments are kept between runs, outside the working tree.
