@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ambient::{self, UnixMs};
+use crate::ambient::UnixMs;
 use crate::kv::embedded::Embedded;
 use crate::kv::tikv::Tikv;
 use crate::kv::write_set::{Change, WriteSet};
@@ -24,7 +24,10 @@ use crate::resilience::Condition;
 
 pub mod embedded;
 pub mod tikv;
+mod transact;
 pub(crate) mod write_set;
+
+pub use transact::TRANSACT_ATTEMPTS_MAX;
 
 /// Longest key, in bytes: far above the longest text in a key, and below what either engine takes.
 pub const KEY_BYTES_MAX: usize = 4 << 10;
@@ -38,17 +41,12 @@ pub const SCAN_BYTES_MAX: usize = 64 << 20;
 pub const TRANSACTION_ROWS_MAX: usize = 10_000;
 /// Most bytes of keys and values that one transaction writes: what a replicated log takes as one entry.
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
-/// How often [`Kv::transact`] runs its body before it gives up with `Conflict`.
-pub const TRANSACT_ATTEMPTS_MAX: u32 = 32;
 /// How long a read may take.
 pub const READ_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a commit may take.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX <= TRANSACTION_BYTES_MAX, "any one row fits a transaction");
-
-/// The longest pause between two attempts of [`Kv::transact`]: long enough for 64 contenders to pass one by one.
-const BACKOFF_MS_MAX: u64 = 64;
 
 /// Why the key-value store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,47 +181,6 @@ impl Kv {
         };
         Ok(Transaction { started, snapshot: Snapshot { view }, now, writes: WriteSet::default() })
     }
-
-    /// Begins, runs `body` and commits; on `Conflict` begins again after a short random pause, at most
-    /// [`TRANSACT_ATTEMPTS_MAX`] times. `body` must have no effect but on its transaction, which it gives back:
-    ///
-    /// ```
-    /// # async fn double(kv: &shortener_node::kv::Kv, key: &[u8]) -> Result<usize, shortener_node::kv::KvError> {
-    /// kv.transact(async |mut transaction| {
-    ///     let value = transaction.get(key).await?.unwrap_or_default();
-    ///     let doubled = [value.as_slice(), &value].concat();
-    ///     let length = doubled.len();
-    ///     transaction.put(key.to_vec(), doubled);
-    ///     Ok((transaction, length))
-    /// })
-    /// .await
-    /// # }
-    /// ```
-    /// (It takes the transaction by value because a future that borrows it cannot be shown to be `Send` yet.)
-    pub async fn transact<T, E, Body>(&self, body: impl Fn(Transaction) -> Body) -> Result<T, E>
-    where
-        E: From<KvError>,
-        Body: Future<Output = Result<(Transaction, T), E>>,
-    {
-        for attempt in 0..TRANSACT_ATTEMPTS_MAX {
-            if attempt > 0 {
-                tokio::time::sleep(backoff(attempt, ambient::random())).await;
-            }
-            let (transaction, answer) = body(self.begin().await?).await?;
-            match transaction.commit().await {
-                Ok(()) => return Ok(answer),
-                Err(KvError::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Err(KvError::Conflict.into())
-    }
-}
-
-/// The pause before an attempt: random, so that those who collided do not collide again, up to a bound that doubles.
-fn backoff(attempt: u32, random: [u8; 2]) -> Duration {
-    let bound_ms = 1_u64.checked_shl(attempt).unwrap_or(BACKOFF_MS_MAX).min(BACKOFF_MS_MAX);
-    Duration::from_micros(bound_ms * 1_000 * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX))
 }
 
 /// An unchanging view of the store.
@@ -392,12 +349,5 @@ mod tests {
                 assert_eq!(range.contains(&key.to_vec()), key.starts_with(prefix), "{prefix:?} {key:?}");
             }
         }
-    }
-
-    #[test]
-    fn the_pause_between_attempts_stays_under_its_bound() {
-        assert_eq!(backoff(1, [0xff, 0xff]), Duration::from_millis(2));
-        assert_eq!(backoff(31, [0, 0]), Duration::ZERO);
-        assert_eq!(backoff(u32::MAX, [0xff, 0xff]), Duration::from_millis(BACKOFF_MS_MAX));
     }
 }

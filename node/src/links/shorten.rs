@@ -1,0 +1,203 @@
+//! Making a link: one transaction, insert-if-absent, begun again with another code when that is taken.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::alias;
+use super::request::{LinkRequest, NewLink};
+use super::{LinkError, Links, shared_link};
+use crate::ambient::UnixMs;
+use crate::kv::{KvError, Transaction};
+use crate::minter::MintError;
+use crate::store::StoreError;
+use crate::store::accounts::UserId;
+use crate::store::idempotency::{IdempotencyRow, first_answer, idempotency_key, remember_answer};
+use crate::store::links::{self as rows, LinkAddress, LinkRow};
+
+/// How often a create mints again when its code or ID is taken. A clash with an alias is rare (62^7 codes), two in a row
+/// rarer still; more than this many mean that the store was rolled back and the node must not go on guessing.
+pub(super) const MINTS_MAX: usize = 16;
+/// How long an idempotency key is remembered.
+const IDEMPOTENCY_TTL: Duration = Duration::from_hours(24);
+
+/// An `Idempotency-Key` and who sent it with what.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    key: Vec<u8>,
+    request: [u8; 32],
+}
+
+impl Idempotency {
+    /// `caller` tells users and addresses apart; `body` is the request as it was sent.
+    pub fn new(caller: &str, key: &str, body: &[u8]) -> Self {
+        Self { key: idempotency_key(caller, key), request: Sha256::digest(body).into() }
+    }
+}
+
+impl Links {
+    /// Makes a link for `owner`. With an idempotency key that was used before, gives the link as it was made then.
+    pub async fn shorten(
+        &self,
+        owner: Option<UserId>,
+        request: LinkRequest,
+        idempotency: Option<Idempotency>,
+    ) -> Result<(LinkAddress, LinkRow), LinkError> {
+        // Before anything is checked: what was fine then may be refused by now, as an expiry that has passed.
+        if let Some(first) = self.answered(idempotency.as_ref()).await? {
+            return Ok(first);
+        }
+        let blocked = self.blocked_hosts();
+        let new = request.check(self.rules(&blocked), self.clock.now())?;
+        for _ in 0..MINTS_MAX {
+            let (at, row) = self.draft(owner, &new)?;
+            let made = self.kv.transact(async |txn| insert(txn, &at, &row, idempotency.as_ref()).await).await;
+            match made {
+                Ok((at, row)) => {
+                    // The code may have been asked for before it was there, and is then remembered as unknown.
+                    self.cache.forget(new.domain.index(), &at.code);
+                    self.tell_of_created(&at, &row);
+                    return Ok((at, row));
+                }
+                Err(LinkError::Store(StoreError::Kv(KvError::AlreadyExists { key }))) => {
+                    // The same request, sent again before its first answer, may have come first.
+                    if let Some(first) = self.answered(idempotency.as_ref()).await? {
+                        return Ok(first);
+                    }
+                    let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
+                    if there.as_ref().is_some_and(|there| there.id == row.id) {
+                        // Our own, by an attempt whose answer was lost.
+                        self.cache.forget(new.domain.index(), &at.code);
+                        self.tell_of_created(&at, &row);
+                        return Ok((at, row));
+                    }
+                    self.explain_clash(&new, &at, &key, there)?;
+                }
+                Err(LinkError::Store(StoreError::Kv(KvError::Undetermined))) => {
+                    return self.read_back(&new, at, row).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(LinkError::MintClashes)
+    }
+
+    /// After a commit whose fate is not known: the link if it is there. If it is not, it may yet come; then nobody can say.
+    async fn read_back(
+        &self,
+        new: &NewLink,
+        at: LinkAddress,
+        row: LinkRow,
+    ) -> Result<(LinkAddress, LinkRow), LinkError> {
+        self.cache.forget(new.domain.index(), &at.code);
+        let there = rows::read_link(&self.kv.snapshot().await?, &at.domain, &at.code).await?;
+        match there.is_some_and(|there| there.id == row.id) {
+            true => {
+                self.tell_of_created(&at, &row);
+                Ok((at, row))
+            }
+            false => Err(KvError::Undetermined.into()),
+        }
+    }
+
+    /// Leaves a link that was just made in the cache that nodes share: whoever makes one looks at it next.
+    fn tell_of_created(&self, at: &LinkAddress, row: &LinkRow) {
+        if let Some(shared) = &self.shared {
+            shared.created(at.clone(), shared_link(row), row.is_alias);
+        }
+    }
+
+    /// What the idempotency key was answered before, if it was.
+    async fn answered(&self, idempotency: Option<&Idempotency>) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        let txn = self.kv.begin().await?;
+        repeated(&txn, idempotency, self.clock.now()).await
+    }
+
+    fn draft(&self, owner: Option<UserId>, new: &NewLink) -> Result<(LinkAddress, LinkRow), LinkError> {
+        let code = match &new.alias {
+            Some(alias) => alias.as_str().to_owned(),
+            None => self.unreserved_code()?,
+        };
+        let now = self.clock.now();
+        let at = LinkAddress { domain: new.domain.as_str().to_owned(), code };
+        let row = LinkRow {
+            id: self.minter.next_id()?.into(),
+            owner,
+            target: new.target.as_str().to_owned(),
+            status: new.status.as_u16(),
+            title: new.title.clone(),
+            tags: new.tags.clone(),
+            is_active: true,
+            expires_at: new.expires_at,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+            is_alias: new.alias.is_some(),
+            is_deleted: false,
+        };
+        Ok((at, row))
+    }
+
+    /// The next code that does not happen to spell a word that the service keeps for itself.
+    fn unreserved_code(&self) -> Result<String, MintError> {
+        loop {
+            let code = self.minter.next_code()?.to_string();
+            if !alias::is_reserved(&code) {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// An insert found its key taken: an alias is somebody's; a minted code may have been taken by an alias, and minting
+    /// moves on. Anything else must never happen and is counted before it is hidden by moving on.
+    fn explain_clash(
+        &self,
+        new: &NewLink,
+        at: &LinkAddress,
+        key: &[u8],
+        there: Option<LinkRow>,
+    ) -> Result<(), LinkError> {
+        let taken_code = *key == *rows::link_key(&at.domain, &at.code);
+        if taken_code && new.alias.is_some() {
+            return Err(LinkError::AliasTaken);
+        }
+        if !(taken_code && there.is_some_and(|row| row.is_alias)) {
+            tracing::error!("a minted ID was taken already: was the store rolled back?");
+            self.metrics.mint_clashes.inc();
+        }
+        Ok(())
+    }
+}
+
+/// The first answer to an idempotency key, which must have come with the same request.
+async fn repeated(
+    txn: &Transaction,
+    Idempotency { key, request }: &Idempotency,
+    now: UnixMs,
+) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
+    match first_answer(txn, key, now).await? {
+        Some(first) if first.request != *request => Err(LinkError::KeyReused),
+        first => Ok(first.map(|first| (first.at, first.link))),
+    }
+}
+
+/// Within one transaction: the first answer if the key has one, else the new link and the key's answer.
+async fn insert(
+    mut txn: Transaction,
+    at: &LinkAddress,
+    row: &LinkRow,
+    idempotency: Option<&Idempotency>,
+) -> Result<(Transaction, (LinkAddress, LinkRow)), LinkError> {
+    if let Some(idempotency) = idempotency {
+        if let Some(first) = repeated(&txn, idempotency, row.created_at).await? {
+            return Ok((txn, first));
+        }
+        let Idempotency { key, request } = idempotency;
+        let expires_at = row.created_at.plus(IDEMPOTENCY_TTL);
+        let answer = IdempotencyRow { request: *request, at: at.clone(), link: row.clone(), expires_at };
+        remember_answer(&mut txn, key.clone(), &answer);
+    }
+    rows::insert_link(&mut txn, at, row);
+    Ok((txn, (at.clone(), row.clone())))
+}
