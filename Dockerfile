@@ -2,6 +2,8 @@
 # The node and nothing else: no shell, no package manager, no root. It needs no writable root file system
 # (`docker run --read-only`): all that it keeps lies in the volume.
 FROM rust:1.95.0-bookworm AS build
+# The one in the image, so that rust-toolchain.toml does not make rustup fetch what only developers need.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -10,7 +12,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && install -D /target/release/shortener-node /out/shortener-node \
  && install -d /out/data
 
-FROM gcr.io/distroless/cc-debian12
+FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/shortener-node /usr/local/bin/shortener-node
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532

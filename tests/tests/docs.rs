@@ -14,7 +14,8 @@ use shortener_node::config::Settings;
 use shortener_tests::sizes::workspace_root;
 
 const WITH_PROMISES: [&str; 2] = ["ARCHITECTURE.md", "docs/security.md"];
-const ALL: [&str; 5] = ["README.md", "ARCHITECTURE.md", "docs/security.md", "BENCHMARKS.md", "CHANGELOG.md"];
+const ALL: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "docs/security.md", "docs/faults.md", "BENCHMARKS.md", "CHANGELOG.md"];
 const MEMBERS: [&str; 4] = ["crds", "node", "operator", "tests"];
 /// How a cell begins that names no test.
 const WITHOUT_A_TEST: [&str; 3] = ["Not yet held:", "By construction:", "By the gate:"];
@@ -166,4 +167,15 @@ fn links_and_paths_in_the_documents_lead_somewhere() {
         dead.extend(paths.filter(|path| !root().join(path).exists()).map(|path| format!("{document}: {path}")));
     }
     assert!(dead.is_empty(), "{}", dead.join("\n"));
+}
+
+#[test]
+fn the_image_is_built_with_the_toolchain_of_the_workspace_and_names_what_it_is_made_from() {
+    let toolchain = read("rust-toolchain.toml");
+    let version = toolchain.split('"').nth(1).expect("the toolchain has a version");
+    let dockerfile = read("Dockerfile");
+    let images: Vec<_> = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    assert!(images.iter().all(|image| image.contains(':')), "an image without a tag is another every day: {images:?}");
+    assert!(images.iter().any(|image| image.starts_with(&format!("rust:{version}-"))), "{images:?}");
+    assert!(dockerfile.contains(&format!("ENV RUSTUP_TOOLCHAIN={version}\n")), "rustup would fetch another");
 }
