@@ -195,6 +195,11 @@ async fn a_node_starts_without_its_servers_and_works_once_they_are_there() -> Re
         ensure!(answer.json::<Value>()?["status"] == "unavailable", "{}", answer.text());
         for answer in [client.post("/api/v1/urls", &body).await?, client.get("/no-such-code").await?] {
             ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{}", answer.text());
+            // What exactly is wrong is the operators' affair, who read it in the log.
+            let said = answer.text().to_lowercase();
+            let tells =
+                ["127.0.0.1", "tikv", "redis", "breaker", "connect"].into_iter().find(|word| said.contains(word));
+            ensure!(tells.is_none(), "a caller is told of {tells:?}: {said}");
         }
     }
     let addresses = |servers: Vec<String>| {
