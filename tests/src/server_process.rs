@@ -14,7 +14,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use shortener_node::ambient::random;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -85,7 +85,11 @@ impl ServerProcess {
     /// Makes it hang (SIGSTOP): its connections stay open and nothing answers.
     pub fn pause(&self) -> Result<()> {
         self.paused.store(true, Ordering::SeqCst);
-        self.signal(Signal::STOP)
+        let pid = self.signal(Signal::STOP)?;
+        // Its threads stop one after the other, and on a busy machine some would still answer for a while.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), stopped).context("waiting for a server to stop")?;
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -131,9 +135,11 @@ impl ServerProcess {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    fn signal(&self, signal: Signal) -> Result<Pid> {
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        kill_process(pid.context("the server does not run")?, signal).context("signalling a server")
+        let pid = pid.context("the server does not run")?;
+        kill_process(pid, signal).context("signalling a server")?;
+        Ok(pid)
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
