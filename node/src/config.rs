@@ -67,6 +67,15 @@ pub struct Settings {
     /// File that holds `REDIS_URL`.
     #[arg(long, env)]
     redis_url_file: Option<PathBuf>,
+    /// Who logs in to Redis, where that is not in `REDIS_URL`; without it Redis' own `default`.
+    #[arg(long, env)]
+    redis_username: Option<String>,
+    /// The password for Redis, where it is not in `REDIS_URL`.
+    #[arg(long, env, hide_env_values = true)]
+    redis_password: Option<Secret>,
+    /// File that holds `REDIS_PASSWORD`.
+    #[arg(long, env)]
+    redis_password_file: Option<PathBuf>,
     /// PEM file of who signed the certificates of Redis' servers; by default those that this machine trusts.
     #[arg(long, env)]
     redis_ca: Option<PathBuf>,
@@ -406,7 +415,8 @@ impl Settings {
         }
         let database = database(self.database_url, tls, secret_key.is_some())?;
         let certificates = parse::redis_certificates(self.redis_ca, self.redis_cert, self.redis_key)?;
-        let redis = parse::redis(self.redis_url, self.redis_url_file, certificates)?;
+        let login = parse::redis_login(self.redis_username, self.redis_password, self.redis_password_file)?;
+        let redis = parse::redis(self.redis_url, self.redis_url_file, certificates, login)?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
         let log = log(self.debug, self.log_level, self.log_format)?;
@@ -547,6 +557,10 @@ mod tests {
             (&["--redis-url", "redis-cluster://r:6379", "--redis-ca", "/dev/null"], "REDIS_CA"),
             (&["--redis-url", "rediss-cluster://r:6379", "--redis-cert", "/dev/null"], "REDIS_CERT"),
             (&["--redis-url-file", "/no/such/file"], "REDIS_URL"),
+            (&["--redis-password", "p"], "REDIS_PASSWORD"),
+            (&["--redis-url", "redis-cluster://:p@r:6379", "--redis-password", "p"], "REDIS_PASSWORD"),
+            (&["--redis-url", "redis-cluster://r:6379", "--redis-username", "ada"], "REDIS_USERNAME"),
+            (&["--redis-url", "redis-cluster://r:6379", "--redis-password-file", "/no/such/file"], "REDIS_PASSWORD"),
             (&["--rate-limit-window", "0"], "RATE_LIMIT_WINDOW"),
             (&["--rate-limit-requests", "0"], "--rate-limit-requests"),
             (&["--rate-limit-login", "5"], "--rate-limit-login"),
@@ -626,6 +640,17 @@ mod tests {
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
         let problem = check(&["--redis-url", "redis-cluster://ada:0123456789abcdef@r"]).unwrap_err();
         assert!(!problem.contains("0123456789abcdef"), "{problem}");
+    }
+
+    #[test]
+    fn who_logs_in_to_redis_may_stand_beside_its_url() {
+        let url = ["--redis-url", "redis-cluster://r:6379"];
+        let redis =
+            check(&[&url[..], &["--redis-username", "ada", "--redis-password", "p@ss:word"]].concat()).unwrap().redis;
+        let redis = redis.unwrap();
+        let password = redis.password.as_ref().map(|password| password.as_str());
+        assert_eq!((redis.user.as_deref(), password), (Some("ada"), Some("p@ss:word")));
+        assert!(!format!("{redis:?}").contains("p@ss"));
     }
 
     #[test]

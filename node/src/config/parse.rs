@@ -66,17 +66,45 @@ pub(super) fn redis(
     value: Option<Secret>,
     file: Option<PathBuf>,
     certificates: Option<RedisCertificates>,
+    (user, password): RedisLogin,
 ) -> Result<Option<RedisSettings>, ConfigError> {
     let setting = "REDIS_URL";
     let settings = one_of(setting, value, file)?.map(|secret| {
         let text = std::str::from_utf8(&secret.0).map_err(|_| invalid(setting, "must be text"))?;
         RedisSettings::parse(text).map_err(|problem| invalid(setting, problem))
     });
-    match (settings.transpose()?, certificates) {
+    let settings = settings.transpose()?;
+    let settings = match (settings, password) {
+        (settings, None) if user.is_none() => settings,
+        (_, None) => return Err(invalid("REDIS_USERNAME", "needs REDIS_PASSWORD")),
+        (Some(settings), Some(password)) if settings.password.is_none() => {
+            Some(RedisSettings { user, password: Some(password), ..settings })
+        }
+        (Some(_), Some(_)) => return Err(invalid("REDIS_PASSWORD", "is in REDIS_URL already; give it once")),
+        (None, Some(_)) => return Err(invalid("REDIS_PASSWORD", "needs REDIS_URL: it opens that cluster")),
+    };
+    match (settings, certificates) {
         (Some(settings), Some(certificates)) if settings.is_tls => Ok(Some(RedisSettings { certificates, ..settings })),
         (_, Some(_)) => Err(invalid("REDIS_CA", "is for a REDIS_URL of rediss-cluster://; leave it unset")),
         (settings, None) => Ok(settings),
     }
+}
+
+/// Who logs in to Redis, where that is not in its URL.
+pub(super) type RedisLogin = (Option<String>, Option<Zeroizing<String>>);
+
+/// `REDIS_USERNAME` and `REDIS_PASSWORD`.
+pub(super) fn redis_login(
+    user: Option<String>,
+    password: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<RedisLogin, ConfigError> {
+    let setting = "REDIS_PASSWORD";
+    let password = one_of(setting, password, file)?.map(|secret| {
+        let text = std::str::from_utf8(&secret.0).map_err(|_| invalid(setting, "must be text"))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    });
+    Ok((user, password.transpose()?))
 }
 
 /// What TLS to Redis goes by, where that is not what this machine trusts.
