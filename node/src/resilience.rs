@@ -1,12 +1,15 @@
-//! What stands between the node and a back end on another machine: a circuit breaker, a retry budget, deadlines.
+//! What stands between the node and a back end on another machine: a circuit breaker, a retry budget, deadlines, and a connection
+//! that is made anew when it is stuck.
 //!
 //! Every call to such a back end goes through [`Resilience::call`]. While the breaker is open nothing is sent but one probe
 //! a second, so that a back end that is gone costs its callers nothing, and one that is back is used again within two seconds
 //! without waiting for traffic. A failed call is repeated only while the budget allows it: retries must not multiply the
-//! load of a back end that is failing because of its load. What decides is pure, in [`breaker`] and [`budget`].
+//! load of a back end that is failing because of its load. What decides is pure, in [`breaker`] and [`budget`]; [`renewal`] keeps
+//! the connection.
 
 pub mod breaker;
 pub mod budget;
+pub mod renewal;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -191,11 +191,15 @@ impl Tikv {
 
     /// Moves the leaders of all regions to an address of [`Layout::Replicas`].
     pub async fn move_leaders(&self, address: usize) -> Result<()> {
-        let store = self.store(0)?;
-        for region in store.status().await?.regions {
-            store.ask(&format!("/leader?region={}&store={address}", region.id)).await?;
+        for region in self.store(0)?.status().await?.regions {
+            self.move_leader(region.id, address).await?;
         }
         Ok(())
+    }
+
+    /// Moves the leader of one region.
+    pub async fn move_leader(&self, region: u64, address: usize) -> Result<()> {
+        self.store(0)?.ask(&format!("/leader?region={region}&store={address}")).await
     }
 
     /// Cuts the region that holds `key` in two.

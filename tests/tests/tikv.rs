@@ -111,6 +111,33 @@ async fn a_leader_that_it_was_told_of_and_cannot_reach_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn such_a_leader_is_left_also_when_it_is_asked_for_writes_alone() {
+    let Some((cluster, engine)) = cluster(Tikv::builder().layout(Layout::Replicas)).await else { return };
+    let kv = engine.kv.clone();
+    works_within(&kv, RECOVERY).await;
+    // The right part keeps the region's number. The probes of the engine read in the left one, whose leader lives.
+    let right = cluster.status().await.unwrap().regions[0].id;
+    cluster.split(b"stest\0m").await.unwrap();
+    let mut number = 0;
+    let mut writes_work = async || {
+        let works = async {
+            loop {
+                number += 1;
+                if insert(&kv, &format!("z{number}")).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1) + RECOVERY, works).await.is_ok()
+    };
+    assert!(writes_work().await, "nothing can be written");
+    cluster.move_leader(right, 1).await.unwrap();
+    cluster.stop_address(1).await.unwrap();
+    assert!(writes_work().await, "nothing can be written any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_placement_driver_that_hangs_is_not_waited_for() {
     let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
     let kv = engine.kv.clone();

@@ -15,8 +15,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient::Clock;
@@ -49,18 +50,18 @@ pub enum RedisFailure {
     NotConnected,
     /// Redis or the way there failed.
     #[error("Redis failed: {0}")]
-    Failed(redis::RedisError),
+    Failed(RedisError),
 }
 
 /// Why one attempt failed.
 #[derive(Debug)]
 enum Fault {
     NotConnected,
-    Redis(redis::RedisError),
+    Redis(RedisError),
 }
 
-impl From<redis::RedisError> for Fault {
-    fn from(error: redis::RedisError) -> Self {
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
         Self::Redis(error)
     }
 }
@@ -178,12 +179,13 @@ impl RedisCluster {
 
     /// Whether any server answers. When one does not, a new connection is made: it may have been replaced by another.
     async fn probe(&self) -> bool {
+        let Ok((connection, generation)) = self.inner.connection.current() else { return false };
         let (any, all) = tokio::join!(
-            self.inner.ping(MultipleNodeRoutingInfo::AllMasters, ResponsePolicy::OneSucceeded),
-            self.inner.ping(MultipleNodeRoutingInfo::AllNodes, ResponsePolicy::AllSucceeded),
+            ping(connection.clone(), MultipleNodeRoutingInfo::AllMasters, ResponsePolicy::OneSucceeded),
+            ping(connection.clone(), MultipleNodeRoutingInfo::AllNodes, ResponsePolicy::AllSucceeded),
         );
         if !all {
-            self.inner.connection.is_stuck();
+            self.inner.connection.is_stuck(generation);
         }
         any
     }
@@ -196,16 +198,16 @@ impl Inner {
             Server::Any => SlotAddr::ReplicaOptional,
         };
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(key.route(at)));
-        let answer = self.connection.current()?.route_command(command, route).await?.extract_error()?;
-        Ok(redis::from_redis_value(answer).map_err(redis::RedisError::from)?)
+        let (mut connection, _) = self.connection.current()?;
+        let answer = connection.route_command(command, route).await?.extract_error()?;
+        Ok(redis::from_redis_value(answer).map_err(RedisError::from)?)
     }
+}
 
-    async fn ping(&self, servers: MultipleNodeRoutingInfo, policy: ResponsePolicy) -> bool {
-        let Ok(mut connection) = self.connection.current() else { return false };
-        let route = RoutingInfo::MultiNode((servers, Some(policy)));
-        let answer = connection.route_command(redis::cmd("PING"), route);
-        matches!(tokio::time::timeout(PROBE_DEADLINE, answer).await, Ok(Ok(_)))
-    }
+async fn ping(mut connection: ClusterConnection, servers: MultipleNodeRoutingInfo, policy: ResponsePolicy) -> bool {
+    let route = RoutingInfo::MultiNode((servers, Some(policy)));
+    let answer = connection.route_command(redis::cmd("PING"), route);
+    matches!(tokio::time::timeout(PROBE_DEADLINE, answer).await, Ok(Ok(_)))
 }
 
 impl fmt::Debug for RedisCluster {

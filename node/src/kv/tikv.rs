@@ -122,11 +122,11 @@ impl Tikv {
             let (client, generation) = self.inner.connection.client()?;
             let options = if self.inner.one_phase.is_worth_trying() { options().try_one_pc() } else { options() };
             let begun = client.begin_with_options(options).await;
-            begun.map_err(|error| self.inner.fault(generation, &error))
+            Ok((begun.map_err(|error| self.inner.fault(generation, &error))?, generation))
         };
-        let transaction = self.read(begin).await?;
+        let (transaction, generation) = self.read(begin).await?;
         let at = transaction.start_timestamp();
-        Ok((Started { engine: self.clone(), transaction }, View { engine: self.clone(), at }))
+        Ok((Started { engine: self.clone(), transaction, generation }, View { engine: self.clone(), at }))
     }
 
     /// A call that changes nothing, so that it may be repeated.
@@ -185,20 +185,17 @@ impl Inner {
         Ok(pairs.map(|pair| (Vec::from(pair.0), pair.1)).collect())
     }
 
+    /// What an error of the client of this generation means. An orphan that it tells of is noted, and a client that cannot
+    /// connect is replaced, whether it was to read or to write: a server may be asked for writes alone.
     fn fault(&self, generation: u64, error: &tikv_client::Error) -> Fault {
-        let fault = self.understood(error);
+        if let Some(start) = Fault::orphan(error) {
+            self.orphans.found(start);
+        }
+        let fault = Fault::of(error, &self.prefix);
         if let Fault::Unreachable { .. } = fault {
             self.connection.is_stuck(generation);
         }
         fault
-    }
-
-    /// What an error means; an orphan that it tells of is noted.
-    fn understood(&self, error: &tikv_client::Error) -> Fault {
-        if let Some(start) = Fault::orphan(error) {
-            self.orphans.found(start);
-        }
-        Fault::of(error, &self.prefix)
     }
 
     /// A key as it is in TiKV.
@@ -274,6 +271,8 @@ impl fmt::Debug for View {
 pub(super) struct Started {
     engine: Tikv,
     transaction: Transaction,
+    /// The client's that it is of.
+    generation: u64,
 }
 
 impl Started {
@@ -285,8 +284,7 @@ impl Started {
     /// Commits `writes`. Goes on when nobody waits for it any more: a commit that is left half-way leaves locks that others
     /// wait for.
     pub(super) async fn commit(self, writes: BTreeMap<Vec<u8>, Write>) -> Result<(), KvError> {
-        let committing = tokio::spawn(commit::commit(self.engine, self.transaction, writes));
-        committing.await.unwrap_or(Err(KvError::Undetermined))
+        tokio::spawn(commit::commit(self, writes)).await.unwrap_or(Err(KvError::Undetermined))
     }
 }
 

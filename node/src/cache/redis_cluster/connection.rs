@@ -4,22 +4,19 @@
 //! server that merely does not answer is never left: its timeouts do not make it ask for the topology. A new connection asks.
 //! One connection a server, shared by all calls: they are pipelined by the client.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_read_routing::RandomReplicaStrategy;
 use redis::{ClientTlsConfig, TlsCertificates, TlsMode};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::settings::{RedisCertificates, RedisSettings};
 use super::{DEADLINE, Fault};
 use crate::ambient::Clock;
+use crate::resilience::renewal::Renewal;
 
-/// A new connection at most this often: each asks for the topology, and connects to every server.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long making a connection may take: servers that hang, and names that are slow to resolve, included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// Attempts that the client makes after the first, when a slot moves or a server is gone. The deadline of the call ends them.
@@ -30,15 +27,7 @@ const RETRY_PAUSE_MS: (u64, u64) = (20, 200);
 /// Holds the connection of the moment.
 pub(super) struct Connection {
     client: ClusterClient,
-    clock: Clock,
-    current: RwLock<Current>,
-    wanted: Notify,
-}
-
-#[derive(Default)]
-struct Current {
-    connection: Option<ClusterConnection>,
-    is_stuck: bool,
+    connections: Renewal<ClusterConnection>,
 }
 
 impl Connection {
@@ -68,57 +57,34 @@ impl Connection {
             builder = builder.password(password.as_str());
         }
         let client = builder.build()?;
-        Ok(Self { client, clock, current: RwLock::default(), wanted: Notify::new() })
+        Ok(Self { client, connections: Renewal::new(clock) })
     }
 
-    /// The connection.
-    pub(super) fn current(&self) -> Result<ClusterConnection, Fault> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.connection.clone().ok_or(Fault::NotConnected)
+    /// The connection, and which one it is.
+    pub(super) fn current(&self) -> Result<(ClusterConnection, u64), Fault> {
+        self.connections.current().ok_or(Fault::NotConnected)
     }
 
-    /// A server did not answer, so that the connection may not get any further by itself.
-    pub(super) fn is_stuck(&self) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        current.is_stuck = true;
-        self.wanted.notify_one();
+    /// A server did not answer, so that the connection of this generation may not get any further by itself.
+    pub(super) fn is_stuck(&self, generation: u64) {
+        self.connections.is_stuck(generation);
     }
 
     /// Makes the first connection, and a new one whenever the one of the moment is stuck, until `shutdown`.
     pub(super) async fn keep(&self, shutdown: CancellationToken) {
-        let renewing = async {
-            loop {
-                let begun = self.clock.monotonic();
-                self.renew().await;
-                let spent = self.clock.monotonic().saturating_sub(begun);
-                tokio::time::sleep(RENEWAL_INTERVAL.saturating_sub(spent)).await;
-                while !self.is_wanted() {
-                    self.wanted.notified().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = renewing => {}
-            () = shutdown.cancelled() => {}
-        }
+        self.connections.keep(|| self.connect(), shutdown).await;
     }
 
-    fn is_wanted(&self) -> bool {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.connection.is_none() || current.is_stuck
-    }
-
-    async fn renew(&self) {
+    async fn connect(&self) -> Option<ClusterConnection> {
         match tokio::time::timeout(CONNECT_DEADLINE, self.client.get_async_connection()).await {
             Ok(Ok(connection)) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                *current = Current { connection: Some(connection), is_stuck: false };
-                drop(current);
                 tracing::info!("connected to Redis Cluster");
+                return Some(connection);
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot connect to Redis Cluster; trying again"),
             Err(_) => tracing::warn!("Redis Cluster does not answer; trying again"),
         }
+        None
     }
 }
 

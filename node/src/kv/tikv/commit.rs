@@ -6,7 +6,7 @@ use std::time::Duration;
 use tikv_client::{Error, Transaction};
 
 use super::fault::Fault;
-use super::{Tikv, unavailable};
+use super::{Started, Tikv, unavailable};
 use crate::kv::write_set::{Change, Write};
 use crate::kv::{KvError, WRITE_DEADLINE};
 use crate::resilience::Verdict;
@@ -17,12 +17,9 @@ const ROLLBACK_DEADLINE: Duration = Duration::from_millis(800);
 const COMMIT_DEADLINE: Duration = Duration::from_millis(2_200);
 const _: () = assert!(COMMIT_DEADLINE.as_millis() + ROLLBACK_DEADLINE.as_millis() == WRITE_DEADLINE.as_millis());
 
-/// Commits `writes` in `transaction`. Never repeated: only who began it may begin again.
-pub(super) async fn commit(
-    engine: Tikv,
-    mut transaction: Transaction,
-    writes: BTreeMap<Vec<u8>, Write>,
-) -> Result<(), KvError> {
+/// Commits `writes` in a transaction that has begun. Never repeated: only who began it may begin again.
+pub(super) async fn commit(started: Started, writes: BTreeMap<Vec<u8>, Write>) -> Result<(), KvError> {
+    let Started { engine, mut transaction, generation } = started;
     let inner = &engine.inner;
     inner.resilience.admit().map_err(|_| unavailable("it fails, and is asked again once it works"))?;
     let rows = writes.len();
@@ -33,7 +30,7 @@ pub(super) async fn commit(
             inner.connection.answered();
             return Ok(());
         }
-        Ok(Err(error)) => Some(inner.understood(&error)),
+        Ok(Err(error)) => Some(inner.fault(generation, &error)),
         Err(_) => None,
     };
     inner.resilience.record(fault.as_ref().is_some_and(|fault| fault.verdict() == Verdict::Answered));
