@@ -4,6 +4,8 @@
 //! then not run.
 mod builder;
 mod server;
+mod slots;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::sync::OnceCell;
 
 pub use self::builder::RedisClusterBuilder;
 use self::server::{Server, Settings, View};
+pub use self::slots::MovingSlot;
 use crate::certificates::Certificates;
 use crate::server_process::{ServerFolder, wait_until};
 use crate::sizes::environment;
@@ -26,6 +29,8 @@ pub const SCRIPT: &str = "tests/env/redis.sh";
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
+/// So many keys lie on all three primaries, but by a chance of one in fifty thousand.
+const KEYS_IN_ALL_SLOTS: usize = 30;
 /// Six servers make a cluster in 3 s on two idle cores.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 
@@ -109,6 +114,16 @@ impl RedisCluster {
     /// Makes a server hang: connections stay open and nothing answers.
     pub fn pause(&self, server: usize) -> Result<()> {
         self.server(server)?.process.pause()
+    }
+
+    /// Makes all servers hang.
+    pub fn pause_all(&self) -> Result<()> {
+        self.own_servers()?.iter().try_for_each(|server| server.process.pause())
+    }
+
+    /// Lets all of them go on.
+    pub fn resume_all(&self) -> Result<()> {
+        self.own_servers()?.iter().try_for_each(|server| server.process.resume())
     }
 
     /// Lets a hanging server go on.
@@ -233,6 +248,24 @@ impl RedisCluster {
             for server in self.own_servers()? {
                 let Ok(view) = server.view().await else { return Ok(false) };
                 if view.replicas != PRIMARIES || !(view.is_primary || server.is_linked().await.unwrap_or(false)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Waits until every server names the replicas to clients too, which it does once something was written that they have.
+    pub async fn wait_until_replicas_are_named(&self) -> Result<()> {
+        let ports: Vec<_> = self.own_servers()?.iter().map(|server| server.port().to_string()).collect();
+        wait_until("Redis Cluster names its replicas", START_DEADLINE, async || {
+            for key in 0..KEYS_IN_ALL_SLOTS {
+                self.any_up()?.cli(&["-c", "set", &format!("key-{key}"), "1", "ex", "60"]).await?;
+            }
+            for server in self.own_servers()? {
+                let named = server.cli(&["cluster", "slots"]).await?;
+                if !ports.iter().all(|port| named.lines().any(|line| line.trim() == port)) {
                     return Ok(false);
                 }
             }

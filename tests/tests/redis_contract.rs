@@ -2,6 +2,10 @@
 //! servers are killed, hang, or are behind TLS. Each test has a keyspace of its own, so that those which harm nothing share a
 //! cluster.
 
+mod redis_contract {
+    mod slots;
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 

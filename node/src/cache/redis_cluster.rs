@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient::Clock;
@@ -69,11 +69,11 @@ impl From<RedisError> for Fault {
 impl Fault {
     /// All that is ever sent may be sent twice: a repeated write changes nothing.
     fn verdict(&self) -> Verdict {
-        use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
         match self {
             Self::NotConnected => Verdict::FailedForGood,
             Self::Redis(error) => match error.kind() {
-                ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly | TryAgain) => {
+                ErrorKind::Server(Ask | BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly | TryAgain) => {
                     Verdict::Failed
                 }
                 ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => Verdict::Answered,
@@ -199,9 +199,28 @@ impl Inner {
         };
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(key.route(at)));
         let (mut connection, _) = self.connection.current()?;
-        let answer = connection.route_command(command, route).await?.extract_error()?;
+        let answer = match connection.route_command(command.clone(), route).await.and_then(Value::extract_error) {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
+                ask(connection, &error, command).await?
+            }
+            answer => answer?,
+        };
         Ok(redis::from_redis_value(answer).map_err(RedisError::from)?)
     }
+}
+
+/// Sends `command` to where `error` says that its key is already while the slot moves. The client does that by itself, but sends
+/// `ASKING` and the command apart, on a connection that all calls share: under load another call comes between and takes the leave.
+/// It gives up after a few attempts; as one piece both arrive.
+async fn ask(mut connection: ClusterConnection, error: &RedisError, command: Cmd) -> Result<Value, RedisError> {
+    let address = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
+    let Some((host, Ok(port))) = address.map(|(host, port)| (host.to_owned(), port.parse())) else {
+        return Err(error.clone());
+    };
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("ASKING").add_command(command);
+    let answers = connection.route_pipeline(pipeline, 1, 1, SingleNodeRoutingInfo::ByAddress { host, port }).await?;
+    answers.into_iter().next().map_or_else(|| Err(error.clone()), Value::extract_error)
 }
 
 async fn ping(mut connection: ClusterConnection, servers: MultipleNodeRoutingInfo, policy: ResponsePolicy) -> bool {
