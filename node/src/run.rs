@@ -335,7 +335,7 @@ fn start_clicks(
         background.spawn(consumer.run(stops(), FLUSH));
         return Ok(clicks);
     };
-    let queue = ClickQueue::new(redis.clone(), reader, boot);
+    let queue = ClickQueue::new(redis.clone(), reader, boot, &metrics);
     let (clicks, consumer) = clicks::pipeline(&settings, boot, queue, &metrics);
     let from_queue = ClickQueueReader::new(redis.clone(), rows, boot, clock.clone(), &metrics);
     let (to_queue, from_queue) = (consumer.run(stops(), FLUSH), from_queue.run(stops()));

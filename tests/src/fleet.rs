@@ -4,6 +4,7 @@ pub mod history;
 pub mod load;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use tokio::sync::RwLock;
 
 use crate::client::Client;
 use crate::node::{Node, NodeBuilder};
+use crate::sockets;
 
 /// Of all nodes alike, so that a token of one is good at all of them.
 const BASE_URL: &str = "http://sho.rt";
@@ -30,8 +32,8 @@ struct Member {
 }
 
 impl Fleet {
-    /// Starts so many nodes on a store, and on a cache if there is one.
-    pub async fn start(nodes: usize, database_url: &str, redis_url: Option<&str>) -> Result<Arc<Self>> {
+    /// What the nodes of a fleet on a store, and on a cache if there is one, are started with.
+    pub fn builder(database_url: &str, redis_url: Option<&str>) -> NodeBuilder {
         let mut builder = Node::builder()
             .setting("BASE_URL", BASE_URL)
             .setting("SECRET_KEY", SECRET_KEY)
@@ -41,7 +43,12 @@ impl Fleet {
         if let Some(redis_url) = redis_url {
             builder = builder.setting("REDIS_URL", redis_url);
         }
-        Self::of(nodes, builder).await
+        builder
+    }
+
+    /// Starts so many nodes on a store, and on a cache if there is one.
+    pub async fn start(nodes: usize, database_url: &str, redis_url: Option<&str>) -> Result<Arc<Self>> {
+        Self::of(nodes, Self::builder(database_url, redis_url)).await
     }
 
     /// Starts so many nodes as `builder` says.
@@ -95,6 +102,20 @@ impl Fleet {
             }
         }
         Ok(sum)
+    }
+
+    /// Where a node listens.
+    pub async fn address(&self, node: usize) -> Result<SocketAddr> {
+        let member = self.nodes[node].read().await;
+        let url = member.node.as_ref().map(Node::base_url).context("the node is dead")?;
+        url.trim_start_matches("http://").parse().with_context(|| format!("reading the address of {url}"))
+    }
+
+    /// The connections that a node keeps open to the servers behind it, by their addresses.
+    pub async fn connections(&self, node: usize) -> Result<BTreeMap<SocketAddr, usize>> {
+        let member = self.nodes[node].read().await;
+        let pid = member.node.as_ref().and_then(Node::pid).context("the node is dead")?;
+        sockets::outgoing(pid)
     }
 
     /// What each node has logged.

@@ -16,6 +16,7 @@ pub mod prepared;
 pub mod redis_cluster;
 pub mod server_process;
 pub mod sizes;
+pub mod sockets;
 pub mod tasks;
 pub mod tcp_proxy;
 pub mod tikv;

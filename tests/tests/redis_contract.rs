@@ -371,7 +371,12 @@ impl Store {
     }
 
     fn queue(&self, client: &Client, boot_id: u128) -> ClickQueue {
-        ClickQueue::new(client.redis.clone(), ClickReader::new(self.kv.clone(), Countries::unknown()), boot_id)
+        ClickQueue::new(
+            client.redis.clone(),
+            ClickReader::new(self.kv.clone(), Countries::unknown()),
+            boot_id,
+            &self.metrics,
+        )
     }
 
     /// Starts to write what is in the queue, as the node that `boot_id` names.

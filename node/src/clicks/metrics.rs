@@ -12,6 +12,8 @@ pub struct ClickMetrics {
     pub recorded: IntCounter,
     /// Clicks that are counted nowhere: the queue was full, or the time to write them had run out.
     pub dropped: IntCounter,
+    /// Clicks that are in the queue that nodes share, or were: they outlive this process.
+    pub queued: IntCounter,
     /// Clicks that are in the store.
     pub written: IntCounter,
     /// How long one attempt to write a batch takes.
@@ -33,6 +35,7 @@ impl ClickMetrics {
         Ok(Self {
             recorded: counter("shortener_clicks_recorded_total", "Clicks that were taken in.")?,
             dropped: counter("shortener_clicks_dropped_total", "Clicks that were lost to overload or at shutdown.")?,
+            queued: counter("shortener_clicks_queued_total", "Clicks that were put into the queue in Redis.")?,
             written: counter("shortener_clicks_written_total", "Clicks that were written to the store.")?,
             batch_seconds,
         })

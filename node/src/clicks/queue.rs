@@ -94,13 +94,14 @@ pub struct ClickQueue {
     redis: RedisCluster,
     reader: ClickReader,
     next_stream: u8,
+    metrics: ClickMetrics,
 }
 
 impl ClickQueue {
     /// Reads with `reader` what it puts into `redis`.
-    pub fn new(redis: RedisCluster, reader: ClickReader, boot_id: u128) -> Self {
+    pub fn new(redis: RedisCluster, reader: ClickReader, boot_id: u128, metrics: &ClickMetrics) -> Self {
         let [.., last] = boot_id.to_be_bytes();
-        Self { redis, reader, next_stream: last % CLICK_STREAMS }
+        Self { redis, reader, next_stream: last % CLICK_STREAMS, metrics: metrics.clone() }
     }
 
     /// Puts clicks into the streams, one after the other.
@@ -113,7 +114,11 @@ impl ClickQueue {
             script.arg(STREAM_ENTRIES_MAX).arg(batch.len()).arg(entry.as_slice());
         };
         let is_taken: bool = self.redis.run(&APPEND, &key, arguments).await?;
-        if is_taken { Ok(()) } else { Err(ClickWriteError::QueueFull) }
+        if !is_taken {
+            return Err(ClickWriteError::QueueFull);
+        }
+        self.metrics.queued.inc_by(batch.len() as u64);
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use serde_json::json;
 use shortener_node::ambient::{Clock, random};
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use super::history::{Acknowledged, History};
 use crate::client::{Answer, Client};
 
 /// What a person's browser calls itself: its clicks count.
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+pub const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 /// The pause between two requests of one client: the load is to show faults, not to wear out two cores.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How often a create is sent again with its key before it is given up.
@@ -39,9 +40,12 @@ impl Load {
     }
 
     /// Ends it: each client finishes what it asked.
-    pub async fn stop(self) {
+    pub async fn stop(&mut self) -> Result<()> {
         self.stop.cancel();
-        self.clients.join_all().await;
+        while let Some(ended) = self.clients.join_next().await {
+            ended.context("a client ended badly")?;
+        }
+        Ok(())
     }
 }
 
