@@ -81,7 +81,8 @@ pub async fn drive(
     Ok(Measured { took, latencies_us })
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
+/// Opens a connection that is kept alive.
+pub async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(address).await.context("connecting")?;
     stream.set_nodelay(true).context("setting TCP_NODELAY")?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.context("opening an HTTP connection")?;

@@ -1,7 +1,7 @@
 //! The measuring program behind `cargo xtask bench`.
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::bench::{creates, engines, memory, redirect};
+use shortener_tests::bench::{creates, engines, fleet, memory, redirect};
 
 /// Benchmarks on this machine; each prints its table.
 #[derive(Parser)]
@@ -11,6 +11,8 @@ enum Bench {
     Redirect(redirect::Load),
     /// Durable creates a second, beside the synced appends of the same disk
     Creates(creates::Load),
+    /// Latencies of one, two and four nodes on TiKV and Redis Cluster: redirects by where they are answered from, and creates
+    Fleet(fleet::Load),
     /// The embedded engine beside the one it was chosen over: point gets, durable creates
     Engines {
         /// How many links lie in the store
@@ -30,6 +32,7 @@ async fn main() -> Result<()> {
     match Bench::parse() {
         Bench::Redirect(load) => redirect::run(load).await,
         Bench::Creates(load) => creates::run(load).await,
+        Bench::Fleet(load) => fleet::run(load).await,
         Bench::Engines { links } => tokio::task::spawn_blocking(move || engines::run(links)).await?,
         Bench::Memory { links } => memory::run(links).await,
     }
