@@ -83,10 +83,10 @@ mod tests {
         let of_this_test = || outgoing(std::process::id()).unwrap().get(&address).copied().unwrap_or_default();
         assert_eq!(of_this_test(), 0);
         let opened = [(), ()].map(|()| TcpStream::connect(address).unwrap());
-        let accepted = [(), ()].map(|()| listener.accept().unwrap().1);
+        let accepted = [(), ()].map(|()| listener.accept().unwrap());
         assert_eq!(of_this_test(), 2);
         let all = outgoing(std::process::id()).unwrap();
-        assert!(accepted.iter().all(|client| !all.contains_key(client)), "{all:?}");
+        assert!(accepted.iter().all(|(_, client)| !all.contains_key(client)), "{all:?}");
         drop(opened);
         assert_eq!(of_this_test(), 0);
     }
