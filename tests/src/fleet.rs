@@ -21,7 +21,7 @@ const SECRET_KEY: &str = "a secret of tests alone, 32 bytes";
 /// The nodes. One that is killed can be replaced by a new process, as a supervisor does.
 #[derive(Debug)]
 pub struct Fleet {
-    builder: NodeBuilder,
+    builders: Vec<NodeBuilder>,
     nodes: Vec<RwLock<Member>>,
 }
 
@@ -53,12 +53,17 @@ impl Fleet {
 
     /// Starts so many nodes as `builder` says.
     pub async fn of(nodes: usize, builder: NodeBuilder) -> Result<Arc<Self>> {
+        Self::of_each(vec![builder; nodes]).await
+    }
+
+    /// Starts a node as each of these says.
+    pub async fn of_each(builders: Vec<NodeBuilder>) -> Result<Arc<Self>> {
         let mut members = Vec::new();
-        for _ in 0..nodes {
+        for builder in &builders {
             let node = builder.clone().start().await?;
             members.push(RwLock::new(Member { client: node.client()?, node: Some(node) }));
         }
-        Ok(Arc::new(Self { builder, nodes: members }))
+        Ok(Arc::new(Self { builders, nodes: members }))
     }
 
     /// How many nodes there are, dead or alive.
@@ -87,10 +92,17 @@ impl Fleet {
 
     /// Starts a new process in place of one that was killed.
     pub async fn replace(&self, node: usize) -> Result<()> {
-        let started = self.builder.clone().start().await?;
+        let started = self.builders[node].clone().start().await?;
         let mut member = self.nodes[node].write().await;
         *member = Member { client: started.client()?, node: Some(started) };
         Ok(())
+    }
+
+    /// Stops a node where it is (SIGSTOP), or lets it go on.
+    pub async fn hold(&self, node: usize, held: bool) -> Result<()> {
+        let member = self.nodes[node].read().await;
+        let member = member.node.as_ref().context("the node is dead")?;
+        if held { member.pause() } else { member.resume() }
     }
 
     /// The metrics of all nodes that are alive, summed.

@@ -2,6 +2,7 @@
 //! also shows that they suffice. Its nodes are Pods and Leases that a test writes as nodes would, where no kubelet runs them.
 
 mod faults;
+mod leased_nodes;
 mod simulated_node;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use faults::{StopAfter, client_that_stops};
+pub use leased_nodes::leased_nodes;
 pub use simulated_node::SimulatedNode;
 
 use crate::kubernetes::Kubernetes;

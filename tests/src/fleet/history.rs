@@ -20,6 +20,8 @@ pub struct Acknowledged {
     pub path: String,
     /// Where it leads.
     pub target: String,
+    /// Its Snowflake ID.
+    pub id: String,
 }
 
 impl Acknowledged {
@@ -27,7 +29,7 @@ impl Acknowledged {
     pub fn from_answer(answer: &Answer) -> Result<Self> {
         let link: Value = answer.json()?;
         let text = |name: &str| link[name].as_str().map(str::to_owned).with_context(|| format!("a link has {name}"));
-        Ok(Self { path: format!("/{}", text("short_code")?), target: text("original_url")? })
+        Ok(Self { path: format!("/{}", text("short_code")?), target: text("original_url")?, id: text("id")? })
     }
 }
 
@@ -104,18 +106,24 @@ impl History {
         kinds.collect::<Vec<_>>().join(", ")
     }
 
-    /// Nothing that must never be was seen; no code was given out twice; each acknowledged link is at every node.
+    /// Nothing that must never be was seen; no code and no ID was given out twice; each acknowledged link is at every node.
     pub async fn check(&self, fleet: &Fleet) -> Result<()> {
+        self.check_at(fleet, fleet.len()).await
+    }
+
+    /// The same, looking for the links at the first `nodes` nodes.
+    pub async fn check_at(&self, fleet: &Fleet, nodes: usize) -> Result<()> {
         let (links, wrong) = {
             let seen = self.seen();
             (seen.acknowledged.clone(), seen.wrong.clone())
         };
         ensure!(wrong.is_empty(), "{} answers were wrong, the first: {}", wrong.len(), wrong[0]);
-        let mut codes = HashSet::new();
+        let (mut codes, mut ids) = (HashSet::new(), HashSet::new());
         for link in &links {
             ensure!(codes.insert(&link.path), "{} was given out twice", link.path);
+            ensure!(ids.insert(&link.id), "the ID {} was given out twice", link.id);
         }
-        for node in 0..fleet.len() {
+        for node in 0..nodes {
             let client = fleet.client(node).await;
             let checks = stream::iter(&links).map(|link| expect_redirect(&client, link));
             checks.buffer_unordered(CHECKS_AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
