@@ -1,7 +1,7 @@
 //! The documents keep to the code: the tests they name exist, the settings they list are the node's, their links lead
 //! somewhere.
 //!
-//! In ARCHITECTURE.md and docs/security.md a table with the column "Held by" is a promise. Each code span in that column is
+//! In ARCHITECTURE.md, docs/security.md and docs/faults.md a table with the column "Held by" is a promise. Each code span in that column is
 //! the name of a test; a row without one says why, in one of the words of [`WITHOUT_A_TEST`].
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use clap::CommandFactory;
 use shortener_node::config::Settings;
 use shortener_tests::sizes::workspace_root;
 
-const WITH_PROMISES: [&str; 2] = ["ARCHITECTURE.md", "docs/security.md"];
+const WITH_PROMISES: [&str; 3] = ["ARCHITECTURE.md", "docs/security.md", "docs/faults.md"];
 const ALL: [&str; 6] =
     ["README.md", "ARCHITECTURE.md", "docs/security.md", "docs/faults.md", "BENCHMARKS.md", "CHANGELOG.md"];
 const MEMBERS: [&str; 4] = ["crds", "node", "operator", "tests"];
@@ -111,7 +111,7 @@ fn every_promise_names_a_test_that_exists_or_says_why_none_does() {
     let mut broken = Vec::new();
     for document in WITH_PROMISES {
         let rows = rows_with(&read(document), "Held by");
-        assert!(rows.len() > 10, "{document} has its tables");
+        assert!(rows.len() >= 10, "{document} has its tables");
         for row in rows {
             let held_by = &row["Held by"];
             let named: Vec<_> = code_spans(held_by).collect();
