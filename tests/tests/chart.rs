@@ -37,7 +37,8 @@ async fn what_it_renders_stays_as_it_is() -> Result<()> {
         "--set=nodeSelector.disk=fast,podLabels.team=links,imagePullSecrets[0].name=pull",
     ];
     for (name, values) in [("default", &[][..]), ("everything", &everything[..])] {
-        let mut arguments = vec!["template", "shortener", &chart, "--namespace=shortener-system"];
+        let mut arguments =
+            vec!["template", "shortener", &chart, "--namespace=shortener-system", "--kube-version=1.34.0"];
         let shown: Vec<_> = SHAPED.iter().map(|template| format!("--show-only={template}")).collect();
         arguments.extend(shown.iter().map(String::as_str));
         arguments.extend(values);
@@ -60,7 +61,8 @@ async fn values_that_make_no_sense_are_refused_by_name() -> Result<()> {
         ("--set=crds.keep=perhaps", "keep"),
     ];
     for (value, named) in wrong {
-        let error = kubernetes.helm(&["template", "shortener", &chart, value]).await.expect_err(value);
+        let error =
+            kubernetes.helm(&["template", "shortener", &chart, "--kube-version=1.34.0", value]).await.expect_err(value);
         assert!(format!("{error:#}").contains(named), "{value}: {error:#}");
     }
     kubernetes.helm(&["lint", "--strict", &chart]).await?;

@@ -83,7 +83,7 @@ async fn after(writes: u64) -> Result<Option<(End, bool)>> {
     let survivor = Operator::start(scene.kubernetes.client_with_token(&token).await?, &scene.namespace).await?;
     wait_until("the second operator has done all", SOON, async || {
         Ok(end(&scene).await?.contains_key("ConfigMap main-dashboard")
-            && is_whole().await?
+            && is_whole(&nodes).await?
             && is_served(&nodes).await?)
     })
     .await
@@ -110,7 +110,7 @@ fn assert_disjoint(grants: &[Grant], writes: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_after_any_of_its_writes_it_comes_to_the_same_end() -> Result<()> {
     let Some((whole, _)) = after(u64::MAX).await? else { return Ok(()) };
-    assert!(whole.len() >= 12, "{whole:?}");
+    assert!(whole.len() >= 11, "{whole:?}");
     let mut deaths = 0;
     for writes in 0.. {
         let (found, died) = after(writes).await?.context("there is a Kubernetes")?;

@@ -70,7 +70,7 @@ async fn what_is_altered_or_deleted_is_repaired_within_ten_seconds() -> Result<(
     let params = PatchParams::default();
 
     let deployments = scene.api::<Deployment>();
-    let altered = json!({"spec": {"replicas": 1, "template": {"spec": {"terminationGracePeriodSeconds": 1}}}});
+    let altered = json!({"spec": {"replicas": 1, "template": {"spec": {"terminationGracePeriodSeconds": 12}}}});
     deployments.patch("main", &params, &merge(altered)).await?;
     wait_until("the Deployment is repaired", REPAIRED_WITHIN, async || {
         let spec = deployments.get("main").await?.spec.context("a spec")?;
@@ -268,9 +268,11 @@ async fn kinds_that_the_cluster_learns_later_are_picked_up() -> Result<()> {
     for kind in later {
         let api: Api<DynamicObject> =
             Api::namespaced_with(scene.client.clone(), &scene.namespace, &kind.api_resource());
-        // Until the definition is served the answer is 404 as well.
-        wait_until(&format!("there is a {}", kind.kind()), SOON, async || Ok(api.get_opt("main").await?.is_some()))
-            .await?;
+        // Until the definition is served every answer is an error.
+        wait_until(&format!("there is a {}", kind.kind()), SOON, async || {
+            Ok(api.get_opt("main").await.is_ok_and(|found| found.is_some()))
+        })
+        .await?;
     }
     operator.stop().await
 }
