@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::DeleteParams;
+use serde_json::Value;
 use shortener_crds::ids::allocate::{Entry, Ledger};
-use shortener_crds::ids::{BootId, CodeLength, IdRange, WorkerId};
+use shortener_crds::ids::{BLOCK_SIZE, BootId, CodeLength, IdRange, WorkerId};
 use shortener_crds::lease::CLUSTER_LABEL;
-use shortener_node::allocation::take_worker;
+use shortener_node::allocation::{extend_worker, take_worker};
 use shortener_node::ambient::Clock;
+use shortener_node::kv::WRITE_DEADLINE;
 use shortener_tests::kubernetes::{Kubernetes, Part};
 use shortener_tests::server_process::wait_until;
 use shortener_tests::tikv_engine::Engine;
@@ -25,6 +27,11 @@ const AWAY: Duration = Duration::from_secs(20);
 /// A window is a minute at most.
 const WINDOW_RUNS_OUT: Duration = Duration::from_secs(90);
 
+/// A block but for a few codes: one was minted, and some for creates that were refused for want of an ID.
+fn holds_one_block(ids: &Value) -> bool {
+    ids["remaining"].as_u64().is_some_and(|remaining| (BLOCK_SIZE - 1_000..BLOCK_SIZE).contains(&remaining))
+}
+
 fn ledger() -> Ledger {
     Ledger::new(CodeLength::DEFAULT)
 }
@@ -34,8 +41,9 @@ async fn before_a_grant_redirects_are_served_and_creates_refused_and_then_it_min
     let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
     let Some(scene) = Scene::open(kubernetes, "first").await? else { return Ok(()) };
     let node = scene.pod("main-0").await?.start().await?;
-    let asks = scene.until_says("main-0", "it wants a block", |report| report.wanted == 1).await?;
-    ensure!(asks.store_reachable && asks.cache_reachable.is_none() && asks.mark == 0, "{asks:?}");
+    let asks =
+        scene.until_says("main-0", "it wants a block", |report| report.wanted == 1 && report.store_reachable).await?;
+    ensure!(asks.cache_reachable.is_none() && asks.mark == 0, "{asks:?}");
     let (lease, _) = scene.lease("main-0").await?.context("it is there")?;
     let holder = lease.spec.and_then(|spec| spec.holder_identity);
     assert_eq!(holder, Some(asks.boot_id.to_string()));
@@ -53,7 +61,7 @@ async fn before_a_grant_redirects_are_served_and_creates_refused_and_then_it_min
     let entry = operator.ledger().entries.into_values().next().context("it was granted something")?;
     assert_eq!((worker, entry.granted), (entry.worker.get(), 1));
     let shown = ids(&node).await?;
-    ensure!(shown["waiting"] == false && shown["worker_id"] == worker && shown["remaining"] == 65_535, "{shown}");
+    ensure!(shown["waiting"] == false && shown["worker_id"] == worker && holds_one_block(&shown), "{shown}");
     let says = scene.until_says("main-0", "the mark is raised", |report| report.mark == 1).await?;
     assert_eq!((says.wanted, burnt(&node).await?), (1, 0));
     node.stop().await?;
@@ -116,7 +124,7 @@ async fn a_grant_to_another_boot_is_passed_over() -> Result<()> {
     let (_, worker) = until_creates(&node).await?;
     assert_eq!(worker, 6);
     let shown = ids(&node).await?;
-    assert_eq!(shown["remaining"], 65_535, "one block is held, and one code of it minted");
+    ensure!(holds_one_block(&shown), "{shown}");
     // The foreign block, which lies below, was not claimed: whoever it was granted to still can.
     let other = scene.pod("main-1").await?.start().await?;
     let asks = scene.until_says("main-1", "it wants a block", |report| report.wanted == 1).await?;
@@ -230,8 +238,18 @@ async fn a_node_that_hung_past_its_window_never_mints_with_its_old_worker_id_aga
     let (_, old) = until_creates(&node).await?;
     let engine = Engine::open(scene.tikv.pd_endpoints(), &scene.keyspace).await?;
     node.pause()?;
+    let mut taken = None;
     wait_until("another boot can take its worker ID", WINDOW_RUNS_OUT, async || {
-        Ok(take_worker(&engine.kv, BootId(1), WorkerId::try_from(old)?).await?.is_ok())
+        taken = take_worker(&engine.kv, BootId(1), WorkerId::try_from(old)?).await?.ok();
+        Ok(taken.is_some())
+    })
+    .await?;
+    // What the node takes for the store's time is behind by as long as its last extension took: that, too, has to pass.
+    let (mut window, taken_at) = taken.context("it was taken")?;
+    wait_until("the node knows that its window has run out", PATIENCE, async || {
+        let (extended, now) = extend_worker(&engine.kv, BootId(1), window).await?;
+        window = extended;
+        Ok(now.since(taken_at) > WRITE_DEADLINE)
     })
     .await?;
     node.resume()?;
@@ -242,7 +260,7 @@ async fn a_node_that_hung_past_its_window_never_mints_with_its_old_worker_id_aga
     })
     .await?;
     for _ in 0..50 {
-        new.extend(create(&node).await?.map(|(_, worker)| worker));
+        new.insert(create(&node).await?.context("it goes on minting")?.1);
     }
     ensure!(!new.contains(&old), "it minted with {old}, which is another's: {new:?}");
     Ok(())

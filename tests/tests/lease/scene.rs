@@ -36,7 +36,6 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 const OPERATOR_LOOKS: Duration = Duration::from_millis(250);
 
 /// Where nodes live.
-#[derive(Debug)]
 pub struct Scene<'a> {
     pub kubernetes: &'a Kubernetes,
     pub tikv: &'static Tikv,
@@ -121,11 +120,11 @@ impl<'a> Scene<'a> {
     /// Waits until the node in `pod` says what is waited for.
     pub async fn until_says(&self, pod: &str, what: &str, says: impl Fn(&Report) -> bool) -> Result<Report> {
         let mut said = None;
-        let waited = wait_until(&format!("the node says that {what}"), PATIENCE, async || {
+        let waited = wait_until(what, PATIENCE, async || {
             said = self.lease(pod).await?.map(|(_, report)| report);
             Ok(said.as_ref().is_some_and(&says))
         });
-        waited.await.with_context(|| format!("{:?}", self.namespace))?;
+        waited.await?;
         said.context("it was there")
     }
 
