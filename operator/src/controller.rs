@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use shortener_crds::ShortenerCluster;
 use tokio::sync::{mpsc, watch};
@@ -15,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ambient;
 use crate::execute::{ExecuteError, Executor};
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, Scope, Trigger, Watches, observe, resource};
-use crate::plan::{Plan, PlanError, plan};
+use crate::observe::{ObserveError, Trigger, Watches, observe, resource};
+use crate::plan::{Finalizer, Plan, PlanError, plan};
 use crate::settled::Settled;
 
 /// How long requests for IDs are gathered at least before some are granted.
@@ -98,8 +97,7 @@ pub struct Context {
 }
 
 /// Visits clusters as they change, until `shutdown`.
-pub async fn run(context: Arc<Context>, scope: &Scope, visits: mpsc::Receiver<Trigger>, shutdown: CancellationToken) {
-    let clusters = scope.api::<ShortenerCluster>(&context.client);
+pub async fn run(context: Arc<Context>, visits: mpsc::Receiver<Trigger>, shutdown: CancellationToken) {
     let triggers = futures::stream::unfold(visits, async |mut visits| Some((visits.recv().await?, visits)));
     // Whoever begins to lead visits all.
     let leads = context.leads.clone();
@@ -108,7 +106,8 @@ pub async fn run(context: Arc<Context>, scope: &Scope, visits: mpsc::Receiver<Tr
         Some(((), leads))
     });
     let config = kube::runtime::controller::Config::default().concurrency(VISITS_AT_ONCE);
-    let controller = Controller::new(clusters, watcher::Config::default())
+    // Clusters are watched where everything else is, so that all watches begin anew in one way.
+    let controller = Controller::for_stream(futures::stream::pending(), context.watches.clusters().clone())
         .with_config(config)
         .reconcile_on(triggers)
         .reconcile_all_on(begins)
@@ -142,10 +141,7 @@ async fn visit_in_time(
     name: &str,
     gathered: &mut Duration,
 ) -> Result<Duration, VisitError> {
-    let Some((mut resource, mut planned)) = look(context, namespace, name).await? else {
-        context.metrics.forget(namespace, name);
-        return Ok(VISIT_TIMEOUT);
-    };
+    let Some((mut resource, mut planned)) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
     // Deliveries of grants that are written down already do not wait.
     let waiting = planned.deliveries.len();
     if waiting > 0 && planned.status.is_some() {
@@ -156,6 +152,7 @@ async fn visit_in_time(
     }
     context.executor.execute(&resource, &planned, &context.settled).await?;
     match &planned.status {
+        _ if planned.finalizer == Some(Finalizer::Remove) => context.metrics.forget(namespace, name),
         Some(status) => context.metrics.wrote(namespace, name, status),
         None => context.metrics.show(namespace, name, &resource.status.clone().unwrap_or_default()),
     }

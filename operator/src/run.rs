@@ -80,7 +80,7 @@ pub async fn run(
         leads: is_leader,
         failures: Mutex::new(BTreeMap::new()),
     });
-    controller::run(context, &scope, visits, shutdown).await;
+    controller::run(context, visits, shutdown).await;
     if let Some(electing) = electing {
         // A panic there was reported where it happened.
         let _ = electing.await;

@@ -22,8 +22,6 @@ use shortener_tests::tikv::Tikv;
 
 /// Clients that create at once.
 const CREATORS: usize = 24;
-/// What takes a moment on an idle machine.
-const SOON: Duration = Duration::from_mins(2);
 /// Within this grants go on, whatever happened.
 const GRANTS_GO_ON_WITHIN: Duration = Duration::from_mins(1);
 
@@ -176,7 +174,7 @@ async fn a_ledger_that_was_restored_edited_or_deleted_and_a_node_that_was_stoppe
         ..Default::default()
     };
     let manifest = serde_json::to_string(&again)?;
-    let replaced = ["replace", "--force", "--cascade=orphan", "-n", scene.namespace.as_str(), "-f", "-"];
+    let replaced = ["replace", "--force", "--cascade=background", "-n", scene.namespace.as_str(), "-f", "-"];
     scene.kubernetes.kubectl_with_input(&replaced, &manifest).await?;
     scene.restart(2).await?;
     scene.until_all_create().await?;
@@ -197,7 +195,6 @@ async fn a_ledger_that_was_restored_edited_or_deleted_and_a_node_that_was_stoppe
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_api_server_no_create_fails() -> Result<()> {
     let Some((scene, operators)) = Scene::start("away", 4, 1).await? else { return Ok(()) };
-    wait_until("every node has a spare", SOON, async || Ok(scene.ledger().await?.next_block >= 8)).await?;
     scene.kubernetes.kill(Part::ApiServer)?;
     let refused = scene.history.count("create 5");
     let mut load = Load::start(&scene.fleet, &scene.history, 2, 0);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ use crate::plan::resources::{FIELD_MANAGER, MANAGED_BY_LABEL};
 
 /// How often the API server is asked for the kinds that it did not know.
 const DISCOVER_EVERY: Duration = Duration::from_secs(15);
+/// The pause after the first failure of a watch; doubled with each that follows.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause: so soon after the API server is back everything is known again.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Visits that may wait to be made; watches wait beyond that.
 const TRIGGERS_MAX: usize = 1024;
 
@@ -63,6 +68,7 @@ pub type Trigger = ObjectRef<ShortenerCluster>;
 /// All watches; they end when it is dropped.
 #[derive(Debug)]
 pub struct Watches {
+    clusters: Store<ShortenerCluster>,
     pods: Store<Pod>,
     leases: Store<Lease>,
     owned: Arc<RwLock<BTreeMap<Kind, Store<DynamicObject>>>>,
@@ -74,22 +80,32 @@ impl Watches {
     /// take their grants for those of the dead.
     pub async fn start(client: &Client, scope: &Scope) -> (Self, mpsc::Receiver<Trigger>) {
         let (triggers, visits) = mpsc::channel(TRIGGERS_MAX);
-        let labelled = watcher::Config::default().labels(CLUSTER_LABEL);
-        let (pods, watching_pods) = watch(scope.api::<Pod>(client), labelled.clone(), (), triggers.clone(), lean_pod);
-        let (leases, watching_leases) = watch(scope.api::<Lease>(client), labelled, (), triggers.clone(), lean);
+        let (all, labelled) = (watcher::Config::default(), watcher::Config::default().labels(CLUSTER_LABEL));
+        let (clusters, watching_clusters) =
+            watch(scope.api(client), all, (), triggers.clone(), lean::<ShortenerCluster>, itself);
+        let (pods, watching_pods) =
+            watch(scope.api(client), labelled.clone(), (), triggers.clone(), lean_pod, cluster_of::<Pod>);
+        let (leases, watching_leases) =
+            watch(scope.api(client), labelled, (), triggers.clone(), lean::<Lease>, cluster_of::<Lease>);
         let owned = Arc::new(RwLock::new(BTreeMap::new()));
         let watcher = OwnedWatcher { client: client.clone(), scope: scope.clone(), owned: owned.clone(), triggers };
-        let mut tasks = vec![watching_pods, watching_leases];
+        let mut tasks = vec![watching_clusters, watching_pods, watching_leases];
         for kind in Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()) {
             tasks.push(watcher.begin(kind).await);
         }
         // Only a watch whose task is gone is never ready, and tasks live as long as this does.
+        let _ = clusters.wait_until_ready().await;
         let _ = pods.wait_until_ready().await;
         let _ = leases.wait_until_ready().await;
         let mut watching = BTreeMap::new();
         watcher.discover(&mut watching).await;
         tasks.push(AbortOnDropHandle::new(tokio::spawn(watcher.keep_discovering(watching))));
-        (Self { pods, leases, owned, _tasks: tasks }, visits)
+        (Self { clusters, pods, leases, owned, _tasks: tasks }, visits)
+    }
+
+    /// All clusters. What is decided on is read anew, as it is at that moment.
+    pub fn clusters(&self) -> &Store<ShortenerCluster> {
+        &self.clusters
     }
 
     /// The pods of all clusters.
@@ -121,7 +137,14 @@ impl OwnedWatcher {
     async fn begin(&self, kind: Kind) -> AbortOnDropHandle<()> {
         let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}"));
         let api = self.scope.dynamic_api(&self.client, kind);
-        let (store, task) = watch(api, ours, kind.api_resource(), self.triggers.clone(), lean);
+        let (store, task) = watch(
+            api,
+            ours,
+            kind.api_resource(),
+            self.triggers.clone(),
+            lean::<DynamicObject>,
+            cluster_of::<DynamicObject>,
+        );
         let _ = store.wait_until_ready().await;
         self.owned.write().unwrap_or_else(PoisonError::into_inner).insert(kind, store);
         task
@@ -173,34 +196,66 @@ fn watch<K>(
     config: watcher::Config,
     dyntype: K::DynamicType,
     triggers: mpsc::Sender<Trigger>,
-    lean: impl Fn(&mut K) + Send + Sync + 'static,
+    lean: fn(&mut K),
+    belongs_to: fn(&K) -> Option<Trigger>,
 ) -> (Store<K>, AbortOnDropHandle<()>)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync + Unpin,
 {
-    let writer = reflector::store::Writer::new(dyntype);
+    let mut writer = reflector::store::Writer::new(dyntype);
     let store = writer.as_reader();
     let task = tokio::spawn(async move {
-        let changes = watcher(api, config).default_backoff().modify(lean).reflect(writer).touched_objects();
-        let mut changes = std::pin::pin!(changes);
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(object) => {
-                    if let Some(trigger) = cluster_of(&object) {
+        let mut failures = 0;
+        loop {
+            let mut changes = pin!(watcher(api.clone(), config.clone()).modify(lean));
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(event) => {
+                        failures = 0;
+                        writer.apply_watcher_event(&event);
                         // Nobody listens any more: the operator ends.
-                        if triggers.send(trigger).await.is_err() {
+                        if !trigger(&triggers, &event, belongs_to).await {
                             return;
                         }
                     }
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a watch broke off and begins anew")
+                    // Begun anew, and not gone on with from the last version: an etcd that was restored from a backup knows nothing of
+                    // that one, and says nothing until it has counted up to it.
+                    Err(error) => {
+                        failures += 1;
+                        tracing::warn!(error = &error as &dyn std::error::Error, failures, "a watch broke off");
+                        break;
+                    }
                 }
             }
+            tokio::time::sleep(pause_after(failures)).await;
         }
     });
     (store, AbortOnDropHandle::new(task))
+}
+
+fn pause_after(failures: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(PAUSE_MAX)
+}
+
+/// Has the cluster visited that an event is about; answers whether anybody listens.
+async fn trigger<K>(
+    triggers: &mpsc::Sender<Trigger>,
+    event: &watcher::Event<K>,
+    belongs_to: fn(&K) -> Option<Trigger>,
+) -> bool {
+    let object = match event {
+        watcher::Event::Apply(object) | watcher::Event::Delete(object) | watcher::Event::InitApply(object) => object,
+        watcher::Event::Init | watcher::Event::InitDone => return true,
+    };
+    match belongs_to(object) {
+        Some(trigger) => triggers.send(trigger).await.is_ok(),
+        None => true,
+    }
+}
+
+fn itself(cluster: &ShortenerCluster) -> Option<Trigger> {
+    Some(ObjectRef::from_obj(cluster))
 }
 
 fn cluster_of<K: Resource>(object: &K) -> Option<Trigger> {
