@@ -63,11 +63,9 @@ fn on(database_url: &str) -> NodeBuilder {
 
 async fn started(builder: NodeBuilder) -> Result<Node> {
     let node = builder.start().await?;
-    wait_until("the node can create", PATIENCE, async || {
-        let health: Value = node.client()?.get("/api/v1/health").await?.json()?;
-        Ok(health["ids"]["remaining"].as_u64().is_some_and(|left| left > 0))
-    })
-    .await?;
+    // It is ready before it has reached its store and a worker's first window of IDs is open.
+    let client = node.client()?;
+    wait_until("the node creates", PATIENCE, async || Ok(client.create("https://example.com/").await.is_ok())).await?;
     Ok(node)
 }
 

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
 use shortener_tests::client::{Answer, Client};
+use shortener_tests::fleet::Metrics;
 use shortener_tests::node::{Node, NodeBuilder};
 use shortener_tests::redis_cluster::RedisCluster;
 use shortener_tests::server_process::{fresh_name, lasting_ports, wait_until};
 use shortener_tests::tcp_proxy::Door;
 use shortener_tests::tikv::Tikv;
-use tokio::task::JoinSet;
 
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const PASSWORD: &str = "correct horse battery staple";
@@ -59,11 +60,10 @@ async fn health(node: &Node) -> Result<Value> {
 }
 
 async fn until_well(node: &Node) -> Result<()> {
-    wait_until("a node has reached its servers", PATIENCE, async || {
-        let health = health(node).await?;
-        Ok(health["status"] == "ok" && health["ids"]["remaining"].as_u64().is_some_and(|left| left > 0))
-    })
-    .await
+    wait_until("a node has reached its servers", PATIENCE, async || Ok(health(node).await?["status"] == "ok")).await?;
+    // A worker's first window of IDs is empty for a moment.
+    let client = node.client()?;
+    wait_until("a node creates", PATIENCE, async || Ok(client.create("https://example.com/").await.is_ok())).await
 }
 
 async fn signed_in(node: &Node) -> Result<Client> {
@@ -88,36 +88,73 @@ fn at(node: &Node, caller: &Client) -> Result<Client> {
     Ok(node.client()?.with_token(caller.token().context("the caller is signed in")?))
 }
 
+/// Sends a thousand requests through all nodes in turn, so many at once, and counts those that are not refused.
+async fn admitted(clients: &[Client], path: &str, status: u16, in_flight: usize) -> Result<usize> {
+    let requests = (0..1_000).map(|number| clients[number % clients.len()].get(path));
+    let mut answers = stream::iter(requests).buffer_unordered(in_flight);
+    let mut admitted = 0;
+    while let Some(answer) = answers.next().await {
+        let answer = answer?;
+        if answer.status == 429 {
+            ensure!(answer.header("retry-after").is_some(), "a 429 does not say when to come back");
+        } else {
+            ensure!(answer.status == status, "{path}: {} {}", answer.status, answer.text());
+            admitted += 1;
+        }
+    }
+    Ok(admitted)
+}
+
+/// How often nodes did not hear from Redis in time: each then counts by itself.
+async fn unheard(nodes: &[Node]) -> Result<f64> {
+    let mut unheard = 0.0;
+    for node in nodes {
+        let metrics = Metrics::of(node).await?;
+        for outcome in ["failed", "refused"] {
+            let series = format!("shortener_backend_calls_total{{backend=\"redis\",outcome=\"{outcome}\"}}");
+            unheard += metrics.sum(&series);
+        }
+    }
+    Ok(unheard)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_one_limit_through_however_many_nodes() -> Result<()> {
     let limits = |node: NodeBuilder| {
         node.setting("RATE_LIMIT_ANONYMOUS", "100")
             .setting("RATE_LIMIT_REQUESTS", "100")
             .setting("RATE_LIMIT_WINDOW", "5m")
+            .setting("TRUSTED_PROXIES", "127.0.0.1")
     };
     let Some(nodes) = nodes(5, limits).await? else { return Ok(()) };
-    let ada = signed_in(&nodes[0]).await?;
-    // What counts by address, and what counts by user.
-    for (path, caller, passed) in [("/api/v1/qr/no-such-code", None, 404), ("/api/v1/auth/me", Some(&ada), 200)] {
-        let clients = nodes.iter().map(|node| caller.map_or_else(|| node.client(), |caller| at(node, caller)));
-        let clients = clients.collect::<Result<Vec<_>>>()?;
-        let mut requests = JoinSet::new();
-        for number in 0..1_000 {
-            let client = clients[number % clients.len()].clone();
-            requests.spawn(async move { client.get(path).await });
-        }
-        let mut admitted = 0;
-        for answer in requests.join_all().await {
-            let answer = answer?;
-            match answer.status {
-                429 => ensure!(answer.header("retry-after").is_some(), "a 429 does not say when to come back"),
-                status => {
-                    ensure!(status == passed, "{path}: {status} {}", answer.text());
-                    admitted += 1;
-                }
+    // What counts by user, and what counts by address.
+    for (path, by_user, status) in [("/api/v1/auth/me", true, 200), ("/api/v1/qr/no-such-code", false, 404)] {
+        let mut is_shown = false;
+        // All at once may be more than a busy machine does in the 250 ms that Redis has; then half of it, and so on.
+        for round in 0..6 {
+            let caller = nodes[0].client()?.with_header("x-forwarded-for", &format!("192.0.2.{round}"));
+            let token = match by_user {
+                true => caller
+                    .register_and_login(&format!("ada{round}@example.com"), PASSWORD)
+                    .await?
+                    .token()
+                    .map(str::to_owned),
+                false => None,
+            };
+            let clients = nodes.iter().map(|node| {
+                let client = node.client()?.with_header("x-forwarded-for", &format!("192.0.2.{round}"));
+                Ok(token.as_ref().map_or_else(|| client.clone(), |token| client.with_token(token)))
+            });
+            let clients = clients.collect::<Result<Vec<_>>>()?;
+            let before = unheard(&nodes).await?;
+            let admitted = admitted(&clients, path, status, 1_000 >> round).await?;
+            if unheard(&nodes).await? <= before {
+                ensure!(admitted == 100, "{path}: {admitted} requests were admitted");
+                is_shown = true;
+                break;
             }
         }
-        ensure!(admitted == 100, "{path}: {admitted} requests were admitted");
+        ensure!(is_shown, "{path}: Redis never answered in time");
     }
     Ok(())
 }
@@ -209,9 +246,7 @@ async fn a_node_starts_without_its_servers_and_works_once_they_are_there() -> Re
     let _pd = Door::on(pd).await?.in_turn(addresses(tikv.pd_endpoints())?);
     let _seed = Door::on(seed).await?.in_turn(addresses(redis.seeds())?);
     until_well(&node).await?;
-    // A worker's first window of IDs may still be empty.
-    let body = json!({ "original_url": "https://example.com/launch", "custom_alias": "launch" });
-    wait_until("it creates", PATIENCE, async || Ok(client.post("/api/v1/urls", &body).await?.status == 201)).await?;
+    create(&client, "launch", "https://example.com/launch").await?;
     expect_location(&client.get("/launch").await?, "https://example.com/launch")?;
     node.stop().await?;
     Ok(())

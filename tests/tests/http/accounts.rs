@@ -1,4 +1,6 @@
 //! Registering, signing in, staying signed in, signing out.
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
@@ -78,6 +80,11 @@ async fn a_registration_that_is_refused_names_each_field() -> Result<()> {
     Ok(())
 }
 
+/// Which ratio of two times counts as the same, and how often they are taken until it is.
+const SAME: std::ops::Range<f64> = 0.6..1.6;
+const ROUNDS_MIN: usize = 5;
+const ROUNDS_MAX: usize = 30;
+
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_address_get_the_same_answer_in_the_same_time() -> Result<()> {
     let scene = Scene::open().await?;
@@ -86,18 +93,23 @@ async fn a_wrong_password_and_an_unknown_address_get_the_same_answer_in_the_same
     scene.anyone.post(REGISTER, &body).await?.expect_status(201)?;
     let mut answers = Vec::new();
     let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..5 {
+    let least = |times: &Vec<Duration>| times.iter().min().copied().unwrap_or_default().as_secs_f64();
+    let mut ratio = f64::INFINITY;
+    // The least of some is the one that other work on the machine disturbed least. Without bcrypt it would be a hundredth.
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS_MIN && SAME.contains(&ratio) {
+            break;
+        }
         for (which, email) in [&known, "nobody@example.com"].into_iter().enumerate() {
             let begun = clock.monotonic();
             let body = json!({ "email": email, "password": "not the password" });
             answers.push(without_request_id(&scene.anyone.post(LOGIN, &body).await?)?);
             times[which].push(clock.monotonic().saturating_sub(begun));
         }
+        ratio = least(&times[0]) / least(&times[1]);
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
-    // The least of five is the one that other work on the machine disturbed least.
-    let [wrong, unknown] = times.map(|times| times.into_iter().min().unwrap_or_default().as_secs_f64());
-    assert!((0.6..1.6).contains(&(wrong / unknown)), "{wrong} s and {unknown} s");
+    assert!(SAME.contains(&ratio), "{times:?}");
     let malformed = scene.anyone.post(LOGIN, &json!({ "email": "no address", "password": "x" })).await?;
     assert_eq!(without_request_id(&malformed)?, answers[0], "what cannot be an address is merely unknown");
     Ok(())

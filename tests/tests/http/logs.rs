@@ -110,7 +110,7 @@ async fn sign_in_and_out(client: &Client) -> Result<()> {
 /// What happened to accounts is written down with whose they are, by their IDs.
 fn expect_who_did_what(log: &str) -> Result<()> {
     let lines = log.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
-    let user = lines.iter().find(|line| line["message"] == "registered").context("no registration")?["user"].clone();
+    let user = lines.iter().rfind(|line| line["message"] == "registered").context("no registration")?["user"].clone();
     assert!(user.as_str().is_some_and(|user| user.parse::<u64>().is_ok()), "{user}");
     let of = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
     for (message, of_whom) in [
