@@ -1,5 +1,7 @@
 //! What is printed: the resource definition, the roles, and everything together for a plain `kubectl apply -f -`.
 
+use std::fmt::Write;
+
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::CustomResourceExt;
 use serde::Serialize;
@@ -38,12 +40,10 @@ pub fn rules(rules: &[Rule]) -> Result<String, ManifestError> {
     for Rule { reason, rule } in rules {
         let PolicyRule { api_groups, resources, verbs, .. } = rule;
         let line = |values: &[String]| serde_json::to_string(values).unwrap_or_default();
-        yaml.push_str(&format!(
-            "# {reason}\n- apiGroups: {}\n  resources: {}\n  verbs: {}\n",
-            line(api_groups.as_deref().unwrap_or_default()),
-            line(resources.as_deref().unwrap_or_default()),
-            line(verbs),
-        ));
+        let groups = line(api_groups.as_deref().unwrap_or_default());
+        let resources = line(resources.as_deref().unwrap_or_default());
+        // Writing to a text cannot fail.
+        let _ = write!(yaml, "# {reason}\n- apiGroups: {groups}\n  resources: {resources}\n  verbs: {}\n", line(verbs));
     }
     Ok(yaml)
 }

@@ -20,7 +20,7 @@ use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
 use crate::kinds::Kind;
 use allocate::{Delivery, NodeLease, allocate_from};
 use resources::{Desired, HASH_ANNOTATION, Inputs, build_all, is_as_wanted};
-use status::{Rollout, events, status_of, status_of_invalid};
+use status::{Facts, Rollout, events, status_of, status_of_invalid};
 use validate::{Replicas, ValidatedCluster, validate};
 
 /// Keeps a resource until the operator has seen its deletion.
@@ -183,7 +183,9 @@ fn plan_valid(
     let recorded = old.and_then(|status| status.allocation.as_ref());
     let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods);
     let rollout = Rollout::of(deployment.as_ref(), replicas);
-    let status = status_of(resource, cluster, &image, &rollout, &secrets, &allocated, &observed.leases, now);
+    let facts =
+        Facts { image: &image, rollout: &rollout, secrets: &secrets, allocated: &allocated, leases: &observed.leases };
+    let status = status_of(resource, cluster, facts, now);
     let mut plan = Plan {
         deliveries: allocated.deliveries,
         generate_secret: secrets.to_generate.clone(),

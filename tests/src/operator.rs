@@ -43,7 +43,7 @@ const SMALLEST: &str = include_str!("../samples/cluster.yaml");
 #[derive(Debug)]
 pub struct Operator {
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<()>>,
     /// Where its metrics are.
     pub metrics_addr: SocketAddr,
 }
@@ -61,9 +61,7 @@ impl Operator {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = shortener_operator::run(&settings, client, listener, stop).await {
-                panic!("the operator did not start: {error:#}");
-            }
+            shortener_operator::run(&settings, client, listener, stop).await.context("running the operator")
         });
         Ok(Self { shutdown, task, metrics_addr })
     }
@@ -71,7 +69,7 @@ impl Operator {
     /// Stops it as SIGTERM does.
     pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
-        self.task.await.context("the operator ended well")
+        self.task.await.context("the operator ended well")?
     }
 
     /// Ends it in the middle of whatever it does, as SIGKILL does.

@@ -254,6 +254,7 @@ async fn trigger<K>(
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what is asked of objects of which not all belong to a cluster")]
 fn itself(cluster: &ShortenerCluster) -> Option<Trigger> {
     Some(ObjectRef::from_obj(cluster))
 }

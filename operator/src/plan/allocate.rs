@@ -144,7 +144,7 @@ fn verdict(allocation: &Allocation, left_out: usize) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use shortener_crds::ids::{BootId, KeyspaceId, WorkerId};
+    use shortener_crds::ids::{BootId, IdRange, KeyspaceId, WorkerId};
     use shortener_crds::lease::REPORT_ANNOTATION;
 
     use super::*;
@@ -244,13 +244,13 @@ mod tests {
         let (cluster, pods) = (smallest(), pods(&["main-a"]));
         let marked = |mark| lease(Report { mark, ..report("main-a", 7, 1) });
         let repaired = allocate_from(&cluster, None, &[marked(900)], &pods);
-        assert_eq!(repaired.deliveries[0].grant.run.map(|run| run.first_block()), Some(900));
+        assert_eq!(repaired.deliveries[0].grant.run.map(IdRange::first_block), Some(900));
         let refused = allocate_from(&cluster, None, &[marked(1 << 20)], &pods);
         assert_eq!(refused.verdict.reason, Reason::MarkTooHigh);
         assert!(refused.verdict.message.contains("floorBlock"));
         let by_hand = ValidatedCluster { floor_block: 1 << 20, ..cluster };
         let raised = allocate_from(&by_hand, None, &[marked(1 << 20)], &pods);
-        assert_eq!(raised.deliveries[0].grant.run.map(|run| run.first_block()), Some(1 << 20));
+        assert_eq!(raised.deliveries[0].grant.run.map(IdRange::first_block), Some(1 << 20));
         assert_eq!(raised.deliveries[0].grant.worker_id, WorkerId::default());
     }
 }

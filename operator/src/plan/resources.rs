@@ -101,7 +101,7 @@ fn hash(value: &Value) -> String {
 /// Everything that the cluster owns, in the order in which it is applied. Kinds that the API server does not know are left out.
 pub fn build_all(cluster: &ValidatedCluster, inputs: &Inputs<'_>) -> Result<Vec<Desired>, PlanError> {
     let config = config_map::build_config_map(cluster);
-    let config_hash = config_hash(&config.data, &inputs.secret_versions)?;
+    let config_hash = config_hash(config.data.as_ref(), &inputs.secret_versions)?;
     let mut all = vec![
         Desired::new(Kind::ServiceAccount, service_account::build_service_account(cluster))?,
         Desired::new(Kind::Role, role::build_role(cluster))?,
@@ -137,7 +137,7 @@ pub fn build_all(cluster: &ValidatedCluster, inputs: &Inputs<'_>) -> Result<Vec<
 }
 
 fn config_hash(
-    settings: &Option<BTreeMap<String, String>>,
+    settings: Option<&BTreeMap<String, String>>,
     secret_versions: &BTreeMap<String, String>,
 ) -> Result<String, PlanError> {
     serde_json::to_value((settings, secret_versions)).map(|value| hash(&value)).map_err(PlanError::Encode)

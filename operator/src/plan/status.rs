@@ -52,17 +52,29 @@ impl Rollout {
     }
 }
 
+/// What a status is made of beside the resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The image of the nodes.
+    pub image: &'a str,
+    /// How the Deployment is.
+    pub rollout: &'a Rollout,
+    /// Which Secrets are there.
+    pub secrets: &'a Secrets,
+    /// What became of the ledger.
+    pub allocated: &'a Allocated,
+    /// What nodes report.
+    pub leases: &'a [NodeLease],
+}
+
 /// The status of a cluster that makes sense, from what was seen and decided.
 pub fn status_of(
     resource: &ShortenerCluster,
     cluster: &ValidatedCluster,
-    image: &str,
-    rollout: &Rollout,
-    secrets: &Secrets,
-    allocated: &Allocated,
-    leases: &[NodeLease],
+    facts: Facts<'_>,
     now: &Time,
 ) -> ShortenerClusterStatus {
+    let Facts { image, rollout, secrets, allocated, leases } = facts;
     let old = resource.status.clone().unwrap_or_default();
     let selector = cluster.identity.selector().into_iter().map(|(key, value)| format!("{key}={value}"));
     let verdicts = verdicts(cluster, rollout, secrets, allocated, leases);

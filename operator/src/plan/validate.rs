@@ -198,6 +198,7 @@ impl Problems {
 }
 
 /// Looks at everything, and tells all that is wrong at once.
+#[expect(clippy::too_many_lines, reason = "each field once, in the order of the spec")]
 pub fn validate(cluster: &ShortenerCluster) -> Result<ValidatedCluster, Invalid> {
     let mut problems = Problems::default();
     let identity = identity(cluster, &mut problems);
@@ -376,6 +377,7 @@ fn pod(pod: &PodSettings, problems: &mut Problems) {
 }
 
 /// The settings that are set, by the nodes' names for them, and the code length.
+#[expect(clippy::too_many_lines, reason = "a table: one setting after another")]
 fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static str, String>, CodeLength) {
     let NodeConfig {
         short_code_length,

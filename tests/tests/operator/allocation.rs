@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use shortener_crds::ids::KeyspaceId;
 use shortener_crds::ids::allocate::GRANT_BLOCKS_MAX;
+use shortener_crds::ids::{IdRange, KeyspaceId};
 use shortener_crds::lease::Grant;
 use shortener_node::ambient::Clock;
 use shortener_tests::operator::{Operator, SimulatedNode, operator_client};
@@ -178,7 +178,7 @@ async fn a_status_that_was_deleted_and_a_resource_made_again_go_on_above_what_wa
         let grant = node.grant().await?.context("a grant")?;
         blocks.take(&grant);
         // As a node does: what it has claimed raises the store's mark, which it reports.
-        node.report.mark = node.report.mark.max(grant.run.map_or(0, |run| run.end_block()));
+        node.report.mark = node.report.mark.max(grant.run.map_or(0, IdRange::end_block));
         node.want(wanted).await
     };
     wants(&mut node, 3).await?;

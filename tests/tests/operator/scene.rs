@@ -13,7 +13,7 @@ use shortener_tests::server_process::wait_until;
 use tokio::sync::OnceCell;
 
 /// What takes a moment on an idle machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// A namespace of the shared cluster, and who works in it.
 pub struct Scene {

@@ -23,6 +23,7 @@ pub(super) fn build_dashboard(cluster: &ValidatedCluster) -> ConfigMap {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one panel after another")]
 fn dashboard(namespace: &str, name: &str) -> Value {
     let of = format!(r#"namespace="{namespace}",shortener_dev_cluster="{name}""#);
     let latency = |quantile: &str, stage: &str| {
