@@ -1,5 +1,5 @@
 //! The resource definition in `crds/yaml` is what the types say: checked here, and rewritten when it is not.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
