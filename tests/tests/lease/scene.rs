@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 
 /// The `ShortenerCluster` that the nodes belong to.
 pub const CLUSTER: &str = "main";
-/// The ServiceAccount, Role and RoleBinding of the nodes.
+/// The name of what nodes come in as, of their rights, and of what binds the two.
 const ACCOUNT: &str = "node";
 const SECRET_KEY: &str = "a secret of tests alone, 32 bytes";
 /// What is waited for takes a second or two on an idle machine.
