@@ -314,3 +314,100 @@ fn unwanted(cluster: &ValidatedCluster, owned: &[Owned], desired: &[Desired]) ->
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::validate::tests::resource;
+
+    fn now() -> Time {
+        Time(Timestamp::from_second(1).unwrap())
+    }
+
+    fn observed(secrets: &[&str]) -> Observed {
+        Observed {
+            owned: Vec::new(),
+            pods: BTreeMap::new(),
+            leases: Vec::new(),
+            secret_versions: secrets.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
+            kinds: Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()).collect(),
+            default_image: "shortener:1".to_owned(),
+        }
+    }
+
+    /// A resource that was visited before, with what `patch` changes in it.
+    fn visited(patch: &Value) -> ShortenerCluster {
+        let mut all = json!({"metadata": {"finalizers": [FINALIZER]}});
+        json_patch::merge(&mut all, patch);
+        resource(&all).unwrap()
+    }
+
+    #[test]
+    fn the_finalizer_comes_first_and_goes_last() {
+        let first = plan(&resource(&json!({})).unwrap(), &observed(&[]), &now()).unwrap();
+        assert_eq!(first.finalizer, Some(Finalizer::Add));
+        assert!(first.status.is_none() && first.apply.is_empty() && first.generate_secret.is_none());
+        let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let farewell = plan(&visited(&deleted), &observed(&["main-secret"]), &now()).unwrap();
+        assert_eq!((farewell.finalizer, farewell.delete_secret), (Some(Finalizer::Remove), None), "it is retained");
+        let mut all = deleted;
+        json_patch::merge(&mut all, &json!({"spec": {"deletionPolicy": "Delete"}}));
+        let farewell = plan(&visited(&all), &observed(&["main-secret"]), &now()).unwrap();
+        assert_eq!(farewell.delete_secret.as_deref(), Some("main-secret"));
+    }
+
+    #[test]
+    fn nothing_is_built_before_every_secret_is_there() {
+        let generating = plan(&visited(&json!({})), &observed(&[]), &now()).unwrap();
+        assert_eq!(generating.generate_secret.as_deref(), Some("main-secret"));
+        assert!(generating.apply.is_empty());
+        let given = json!({"spec": {"secretKeyRef": {"name": "keys"}}});
+        let waiting = plan(&visited(&given), &observed(&[]), &now()).unwrap();
+        assert!(waiting.apply.is_empty() && waiting.generate_secret.is_none(), "a person has to make it");
+        let built = plan(&visited(&given), &observed(&["keys"]), &now()).unwrap();
+        assert!(built.apply.iter().any(|desired| desired.kind == Kind::Deployment), "{built:?}");
+    }
+
+    #[test]
+    fn what_is_there_as_wanted_is_not_applied_and_what_was_altered_is() {
+        let cluster = visited(&json!({}));
+        let mut seen = observed(&["main-secret"]);
+        let wanted = plan(&cluster, &seen, &now()).unwrap().apply;
+        let kinds = wanted.iter().map(|desired| desired.kind).collect::<Vec<_>>();
+        assert!(kinds.len() >= 9, "{kinds:?}");
+        seen.owned = wanted
+            .iter()
+            .map(|desired| Owned {
+                kind: desired.kind,
+                object: serde_json::from_value(desired.object.clone()).unwrap(),
+                is_settled: false,
+            })
+            .collect();
+        assert!(plan(&cluster, &seen, &now()).unwrap().apply.is_empty());
+        let deployment = seen.owned.iter_mut().find(|owned| owned.kind == Kind::Deployment).unwrap();
+        deployment.object.data["spec"]["template"]["spec"]["containers"][0]["image"] = json!("another");
+        let repaired = plan(&cluster, &seen, &now()).unwrap().apply;
+        assert_eq!(repaired.iter().map(|desired| desired.kind).collect::<Vec<_>>(), [Kind::Deployment]);
+    }
+
+    #[test]
+    fn without_measurements_a_fleet_never_shrinks_and_keeps_to_its_limits() {
+        let of = |running: Option<i32>, patch: Value| {
+            let cluster = validate(&visited(&json!({"spec": {"autoscaling": patch}}))).unwrap();
+            let deployment: Option<Deployment> = running.map(|running| {
+                serde_json::from_value(json!({"metadata": {}, "spec": {"replicas": running,
+                    "selector": {}, "template": {}}}))
+                .unwrap()
+            });
+            replicas(&cluster, deployment.as_ref())
+        };
+        assert_eq!(of(None, json!({})), Some(3), "minReplicas");
+        assert_eq!(of(None, json!({"fallbackReplicas": 5})), Some(5));
+        assert_eq!(of(Some(9), json!({})), Some(9));
+        assert_eq!(of(Some(99), json!({})), Some(30), "maxReplicas");
+        assert_eq!(of(Some(9), json!({"mode": "none"})), None, "somebody else decides");
+    }
+}

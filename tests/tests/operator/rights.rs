@@ -10,8 +10,10 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams
 use serde_json::{Value, json};
 use shortener_crds::ShortenerCluster;
 use shortener_crds::lease::CLUSTER_LABEL;
+use shortener_operator::check::check;
 use shortener_operator::config::Run;
 use shortener_operator::kinds::Kind;
+use shortener_operator::observe::Scope;
 use shortener_operator::rbac::{in_own_namespace, in_watched_namespaces};
 use shortener_tests::kubernetes::{AuditEvent, Kubernetes};
 use shortener_tests::operator::{ACCOUNT, Operator, SimulatedNode, install, kind, operator_client, sample, settings};
@@ -217,6 +219,22 @@ async fn a_node_writes_the_lease_of_its_own_pod_and_no_other() -> Result<()> {
     assert!(secrets.list(&ListParams::default()).await.is_err());
     assert!(leases(0).delete("main-a", &DeleteParams::default()).await.is_err());
     operator.stop().await
+}
+
+#[tokio::test]
+async fn the_check_passes_with_the_operators_rights_and_names_what_is_missing_without_them() -> Result<()> {
+    let Some(scene) = Scene::new("check").await? else { return Ok(()) };
+    let scope = Scope::Namespace(scene.namespace.clone());
+    let client = operator_client(scene.kubernetes, &scene.namespace).await?;
+    let rights = check(&client, &scope, &scene.namespace).await?;
+    assert!(rights > 50, "{rights}");
+    let token = scene.kubernetes.token(&scene.namespace, "default", None).await?;
+    let nobody = scene.kubernetes.client_with_token(&token).await?;
+    let missing = check(&nobody, &scope, &scene.namespace).await.expect_err("it has no rights").to_string();
+    for named in ["update shortenerclusters", "create secrets", "rbac"] {
+        assert!(missing.contains(named), "{named}: {missing}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
