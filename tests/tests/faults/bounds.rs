@@ -83,6 +83,9 @@ async fn reads_of_a_store_that_hangs_are_bounded_in_number_and_time_and_answered
         client.get("/api/v1/health").await.is_ok_and(|health| health.status == 200)
     })
     .await?;
+    // A worker's first window of IDs is empty for a moment.
+    let creates = async || client.create("https://www.example.com/").await.is_ok();
+    until("the node creates", PATIENCE, creates).await?;
     make_links(&fleet, &history, 1).await?;
     let known = history.link(0).context("a link was made")?;
     client.get(&known.path).await?.expect_status(302)?;
