@@ -115,7 +115,7 @@ fn say(what: &str) {
 async fn two_operators_and_nodes_that_die_give_out_no_code_and_no_id_twice() -> Result<()> {
     let nodes = sized(6, 20);
     let Some((mut scene, mut operators)) = Scene::start("granted", nodes, 2).await? else { return Ok(()) };
-    let wanted = sized(20_000, 1_000_000);
+    let wanted = sized(50_000, 1_000_000);
     let mut load = Load::start(&scene.fleet, &scene.history, CREATORS, 0);
     let mut rounds = 0_usize;
     while scene.history.links() < wanted {
