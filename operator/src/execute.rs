@@ -209,12 +209,12 @@ impl Executor {
 
     /// Events are news for people: one that cannot be told is logged and is no reason to do anything again.
     async fn tell(&self, resource: &ShortenerCluster, events: &[Event]) {
-        for Event { is_warning, reason, message, action } in events {
+        for Event { is_warning, reason, message } in events {
             let event = ApiEvent {
                 type_: if *is_warning { EventType::Warning } else { EventType::Normal },
                 reason: reason.clone(),
                 note: Some(message.clone()),
-                action: action.clone(),
+                action: "Reconcile".to_owned(),
                 secondary: None,
             };
             if let Err(error) = self.recorder.publish(&event, &resource.object_ref(&())).await {

@@ -69,8 +69,6 @@ pub struct Event {
     pub reason: String,
     /// What, and what to do.
     pub message: String,
-    /// What the operator was doing.
-    pub action: String,
 }
 
 /// What becomes of our finalizer.
@@ -198,7 +196,6 @@ fn plan_valid(
             is_warning: true,
             reason: "SecretRegenerated".to_owned(),
             message: format!("the Secret {name} was gone and is generated anew: everyone has to sign in again"),
-            action: "Reconcile".to_owned(),
         });
     }
     // Pods would start without what they need, or with one key today and another tomorrow. The next visit has both.

@@ -9,28 +9,28 @@ use kube::api::DynamicObject;
 
 use crate::kinds::Kind;
 
-/// The versions that objects had when they were last applied, by UID.
+/// The versions that objects had when they were last applied, by namespace and name.
 #[derive(Debug, Default)]
-pub struct Settled(Mutex<BTreeMap<(Kind, String), String>>);
+pub struct Settled(Mutex<BTreeMap<Key, String>>);
 
 impl Settled {
     /// Notes an object as the server answered it.
     pub fn note(&self, kind: Kind, object: &DynamicObject) {
-        if let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, uid), version);
+        if let Some(version) = object.resource_version() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key(kind, object), version);
         }
     }
 
     /// Whether an object is as it was when it was last applied.
     pub fn is(&self, kind: Kind, object: &DynamicObject) -> bool {
-        let Some(uid) = object.uid() else { return false };
         let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.get(&(kind, uid)).is_some_and(|version| Some(version) == object.resource_version().as_ref())
+        versions.get(&key(kind, object)).is_some_and(|version| Some(version) == object.resource_version().as_ref())
     }
+}
 
-    /// Forgets objects that are not there any more.
-    pub fn keep_only(&self, kind: Kind, is_there: impl Fn(&str) -> bool) {
-        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|(of, uid), _| *of != kind || is_there(uid));
-    }
+/// Kind, namespace and name. What is made anew under one name has another version.
+type Key = (Kind, Option<String>, String);
+
+fn key(kind: Kind, object: &DynamicObject) -> Key {
+    (kind, object.namespace(), object.name_any())
 }

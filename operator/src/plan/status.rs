@@ -134,7 +134,6 @@ pub fn events(old: &[Condition], new: &[Condition]) -> Vec<Event> {
             is_warning: is_bad(condition),
             reason: condition.reason.clone(),
             message: format!("{} is {}: {}", condition.type_, condition.status, condition.message),
-            action: "Reconcile".to_owned(),
         })
         .collect()
 }
@@ -223,26 +222,25 @@ fn reachable(what: &str, field: &str, leases: &[NodeLease], of: impl Fn(&NodeLea
 }
 
 fn scaling(cluster: &ValidatedCluster) -> (Verdict, Verdict) {
-    let limited = |reason, message: &str| Verdict::no(reason, message);
+    let unlimited = |message: &str| Verdict::no(Reason::WithinLimits, message);
     match &cluster.replicas {
-        Replicas::Fixed(_) => (
-            Verdict::unknown(Reason::Disabled, "spec.autoscaling is not set"),
-            limited(Reason::WithinLimits, "nothing scales by itself"),
-        ),
+        Replicas::Fixed(_) => {
+            (Verdict::unknown(Reason::Disabled, "spec.autoscaling is not set"), unlimited("nothing scales by itself"))
+        }
         Replicas::Builtin(_) => (
             Verdict::no(
                 Reason::MetricsUnavailable,
                 "this release does not read Prometheus yet; the fleet is kept at spec.autoscaling.fallbackReplicas or more",
             ),
-            limited(Reason::WithinLimits, "nothing scales by itself without measurements"),
+            unlimited("nothing scales by itself without measurements"),
         ),
         Replicas::Hpa(..) => (
             Verdict::yes(Reason::External, "a HorizontalPodAutoscaler decides; see its own conditions"),
-            limited(Reason::WithinLimits, "the HorizontalPodAutoscaler keeps to its limits"),
+            unlimited("the HorizontalPodAutoscaler keeps to its limits"),
         ),
         Replicas::External(_) => (
             Verdict::unknown(Reason::External, "spec.autoscaling.mode is none: somebody else decides"),
-            limited(Reason::WithinLimits, "somebody else decides"),
+            unlimited("somebody else decides"),
         ),
     }
 }
