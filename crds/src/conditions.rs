@@ -59,6 +59,8 @@ names! {
         SecretMissing,
         /// As it should be.
         AsWanted,
+        /// All but an object whose kind the cluster does not know.
+        KindUnknown,
         /// Fewer nodes are ready than are wanted.
         NodesNotReady,
         /// No node is wanted.

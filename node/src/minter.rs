@@ -151,12 +151,17 @@ impl Minter {
     /// announced itself sooner would refuse the first create.
     pub async fn settled(&self, patience: Duration) {
         let settled = async {
-            while !self.shared.can_mint() {
+            while !self.can_mint() {
                 tokio::time::sleep(LOOK_SOON).await;
             }
         };
         // What takes longer is not a matter of a fresh window: the node starts, and creates are refused until it passes.
         let _ = tokio::time::timeout(patience, settled).await;
+    }
+
+    /// Whether both an ID and a code can be minted now.
+    pub fn can_mint(&self) -> bool {
+        self.shared.can_mint()
     }
 
     /// The next Snowflake ID.

@@ -181,8 +181,14 @@ fn plan_valid(
     let recorded = old.and_then(|status| status.allocation.as_ref());
     let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods);
     let rollout = Rollout::of(deployment.as_ref(), replicas);
-    let facts =
-        Facts { image: &image, rollout: &rollout, secrets: &secrets, allocated: &allocated, leases: &observed.leases };
+    let facts = Facts {
+        image: &image,
+        rollout: &rollout,
+        secrets: &secrets,
+        allocated: &allocated,
+        leases: &observed.leases,
+        kinds: &observed.kinds,
+    };
     let status = status_of(resource, cluster, facts, now);
     let mut plan = Plan {
         deliveries: allocated.deliveries,
@@ -406,5 +412,31 @@ mod tests {
         assert_eq!(of(Some(9), json!({})), Some(9));
         assert_eq!(of(Some(99), json!({})), Some(30), "maxReplicas");
         assert_eq!(of(Some(9), json!({"mode": "none"})), None, "somebody else decides");
+    }
+
+    #[test]
+    fn who_asks_for_a_route_that_the_cluster_cannot_have_is_told() {
+        let ready_of = |patch: Value, knows: bool| {
+            let mut seen = observed(&["main-secret"]);
+            if knows {
+                seen.kinds.insert(Kind::HttpRoute);
+            }
+            let deployment = json!({
+                "metadata": {"name": "main", "generation": 1},
+                "spec": {"replicas": 3, "selector": {}, "template": {}},
+                "status": {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3},
+            });
+            let object = serde_json::from_value(deployment).unwrap();
+            seen.owned.push(Owned { kind: Kind::Deployment, object, is_settled: true });
+            let status = plan(&visited(&patch), &seen, &now()).unwrap().status.unwrap();
+            let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+            (ready.status, ready.reason, ready.message)
+        };
+        let asks = json!({"spec": {"httpRoute": {"parentRefs": [{"name": "gateway"}]}}});
+        let (status, reason, message) = ready_of(asks.clone(), false);
+        assert_eq!((status.as_str(), reason.as_str()), ("True", "KindUnknown"), "{message}");
+        assert!(message.contains("httproutes.gateway.networking.k8s.io"), "{message}");
+        assert_eq!(ready_of(asks, true).1, "AsWanted");
+        assert_eq!(ready_of(json!({}), false).1, "AsWanted");
     }
 }

@@ -5,4 +5,5 @@ pub mod fleet;
 pub mod load;
 pub mod machine;
 pub mod memory;
+pub mod operator;
 pub mod redirect;

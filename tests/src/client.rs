@@ -9,8 +9,12 @@ use reqwest::redirect::Policy;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::server_process::wait_until;
+
 /// Above every deadline of the node, so that a hang is the node's failure and not the client's impatience.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a node may take to reach its servers, or to notice that it does not, on a busy machine.
+const HEALTH_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What came back: status, headers, and the body as it was sent.
 #[derive(Clone, Debug)]
@@ -129,6 +133,17 @@ impl Client {
     /// Creates a link and returns it; any other answer than 201 is an error.
     pub async fn create(&self, original_url: &str) -> Result<Value> {
         self.post("/api/v1/urls", &json!({ "original_url": original_url })).await?.expect_status(201)?.json()
+    }
+
+    /// How the node says that it is, by itself and with what it depends on.
+    pub async fn health(&self) -> Result<Value> {
+        self.get("/api/v1/health").await?.json()
+    }
+
+    /// Waits until the node says that it is `ok`, `degraded` or `unavailable`.
+    pub async fn until_health_is(&self, status: &str) -> Result<()> {
+        let condition = async || Ok(self.health().await.is_ok_and(|health| health["status"] == status));
+        wait_until(&format!("the node's health is {status}"), HEALTH_DEADLINE, condition).await
     }
 
     /// Registers a user and logs in; the returned client acts as that user.

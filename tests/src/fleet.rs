@@ -157,7 +157,12 @@ pub struct Metrics(BTreeMap<String, f64>);
 impl Metrics {
     /// Of one node now.
     pub async fn of(node: &Node) -> Result<Self> {
-        let text = Client::new(node.admin_url())?.get("/metrics").await?.expect_status(200)?.text();
+        Self::at(node.admin_url()).await
+    }
+
+    /// Of whatever has metrics at this address.
+    pub async fn at(url: &str) -> Result<Self> {
+        let text = Client::new(url)?.get("/metrics").await?.expect_status(200)?.text();
         let figures = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (name, figure) = line.rsplit_once(' ')?;
             Some((name.to_owned(), figure.parse().ok()?))
@@ -170,6 +175,17 @@ impl Metrics {
         for (name, figure) in &other.0 {
             *self.0.entry(name.clone()).or_default() += figure;
         }
+    }
+
+    /// The buckets of a histogram: upper bounds, and how many observations lie up to each; in order.
+    pub fn buckets(&self, histogram: &str) -> Vec<(f64, f64)> {
+        let bound = |name: &str| {
+            let bound = name.strip_prefix(histogram)?.strip_prefix("_bucket{le=\"")?.strip_suffix("\"}")?;
+            bound.parse::<f64>().ok()
+        };
+        let mut buckets: Vec<_> = self.0.iter().filter_map(|(name, count)| Some((bound(name)?, *count))).collect();
+        buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+        buckets
     }
 
     /// The sum of all figures whose name begins so; labels follow the name in braces.

@@ -109,6 +109,11 @@ impl Kubernetes {
         self.control_plane()?.process(part)?.kill()
     }
 
+    /// The process of a part.
+    pub fn pid(&self, part: Part) -> Result<u32> {
+        self.control_plane()?.process(part)?.pid().context("it does not run")
+    }
+
     /// Starts a killed part on its old data and address, and waits until the control plane serves.
     pub async fn restart(&self, part: Part) -> Result<()> {
         self.control_plane()?.process(part)?.start_again()?;
@@ -164,11 +169,11 @@ impl Kubernetes {
         self.k8s_node.as_ref().map_or(Network::Loopback, |k8s_node| k8s_node.network).host()
     }
 
-    /// Makes an image of one program, with the shared libraries that it loads, and gives it to the machine that pods run
-    /// on: pods name it with `imagePullPolicy: Never`.
-    pub async fn load_image(&self, name: &str, program: &Path) -> Result<()> {
+    /// Makes an image of programs, with the shared libraries that they load, and gives it to the machine that pods run on. They lie in
+    /// `/usr/local/bin`, and the first of them runs; no registry has the image, so pods name it with `imagePullPolicy: Never`.
+    pub async fn load_image(&self, name: &str, programs: &[&Path]) -> Result<()> {
         let k8s_node = self.k8s_node.as_ref().context("the cluster was started without a kubelet")?;
-        k8s_node.load_image(name, program).await
+        k8s_node.load_image(name, programs).await
     }
 
     fn control_plane(&self) -> Result<&ControlPlane> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,8 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
+use crate::programs::node_program;
 use crate::server_process::{DIE_WITH_PARENT, spawn_lasting};
-use crate::sizes::environment;
-
-/// Names the node's binary when it is not beside the test's own.
-pub const BINARY_VARIABLE: &str = "SHORTENER_NODE_BIN";
 
 /// A cold start opens the store and claims IDs; on two busy cores that stays far below this.
 const READY_DEADLINE: Duration = Duration::from_mins(1);
@@ -78,7 +75,7 @@ impl NodeBuilder {
         let base_url = format!("http://127.0.0.1:{port}");
         let log = TempDir::new().context("making a directory for the log")?;
         let log_file = File::create(log.path().join("node.log")).context("making the log")?;
-        let binary = self.binary.map_or_else(node_binary, Ok)?;
+        let binary = self.binary.map_or_else(node_program, Ok)?;
         let mut command = Command::new("setpriv");
         command
             .args(DIE_WITH_PARENT)
@@ -242,17 +239,4 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
         listeners.push(listener);
     }
     Ok(ports)
-}
-
-/// The node's binary: named by the environment, else the one that lies beside this program or above it.
-pub fn node_binary() -> Result<PathBuf> {
-    if let Some(path) = environment(BINARY_VARIABLE) {
-        return Ok(PathBuf::from(path));
-    }
-    let program = std::env::current_exe().context("asking for this program's path")?;
-    let beside = program.ancestors().skip(1).take(2).map(|directory| directory.join("shortener-node"));
-    beside
-        .into_iter()
-        .find(|path: &PathBuf| Path::is_file(path))
-        .context("the node is not built: run `cargo build -p shortener-node` first (`cargo xtask test` does)")
 }

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use shortener_tests::client::Client;
-use shortener_tests::node::{Node, NodeBuilder, node_binary};
+use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::programs::node_program;
 use shortener_tests::server_process::{fresh_name, wait_until};
 use shortener_tests::sizes::sized;
 use shortener_tests::tikv::Tikv;
@@ -30,7 +31,7 @@ const CREATORS: usize = 4;
 
 /// Runs `shortener-node backup` or `restore`.
 async fn run(task: &str, database_url: &str, file: &Path) -> Result<Output> {
-    let mut command = Command::new(node_binary()?);
+    let mut command = Command::new(node_program()?);
     command.arg(task).arg(file).env("DATABASE_URL", database_url).kill_on_drop(true);
     timeout(PATIENCE, command.output())
         .await
@@ -63,9 +64,8 @@ fn on(database_url: &str) -> NodeBuilder {
 
 async fn started(builder: NodeBuilder) -> Result<Node> {
     let node = builder.start().await?;
-    // It is ready before it has reached its store and a worker's first window of IDs is open.
-    let client = node.client()?;
-    wait_until("the node creates", PATIENCE, async || Ok(client.create("https://example.com/").await.is_ok())).await?;
+    // It is ready before it has reached its store.
+    node.client()?.until_health_is("ok").await?;
     Ok(node)
 }
 

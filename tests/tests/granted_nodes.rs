@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -16,12 +17,15 @@ use shortener_tests::fleet::load::Load;
 use shortener_tests::fleet::{Fleet, Metrics};
 use shortener_tests::kubernetes::{Kubernetes, Part};
 use shortener_tests::operator::{Operator, install, kind, leased_nodes, operator_client, sample};
+use shortener_tests::preload::WallClocks;
 use shortener_tests::server_process::{fresh_name, wait_until};
 use shortener_tests::sizes::sized;
 use shortener_tests::tikv::Tikv;
 
 /// Clients that create at once.
 const CREATORS: usize = 24;
+/// Seconds in an hour.
+const HOUR: i64 = 3_600;
 /// Within this grants go on, whatever happened.
 const GRANTS_GO_ON_WITHIN: Duration = Duration::from_mins(1);
 
@@ -40,6 +44,16 @@ struct Scene {
 impl Scene {
     /// Starts all of it, with so many operators; none where something cannot be had.
     async fn start(test: &str, nodes: usize, operators: usize) -> Result<Option<(Self, Vec<Operator>)>> {
+        Self::start_with(test, nodes, operators, |_| Vec::new()).await
+    }
+
+    /// The same with more in the environment of each node.
+    async fn start_with(
+        test: &str,
+        nodes: usize,
+        operators: usize,
+        environment: impl Fn(usize) -> Vec<(&'static str, String)>,
+    ) -> Result<Option<(Self, Vec<Operator>)>> {
         let (Some(kubernetes), Some(tikv)) = (Kubernetes::builder().start().await?, Tikv::shared().await?) else {
             return Ok(None);
         };
@@ -58,7 +72,7 @@ impl Scene {
         let clusters: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind());
         clusters.create(&PostParams::default(), &serde_json::from_value(sample(&ours)?)?).await?;
         let database_url = tikv.database_url(&fresh_name(test));
-        let fleet = leased_nodes(&kubernetes, &namespace, "main", &database_url, nodes).await?;
+        let fleet = leased_nodes(&kubernetes, &namespace, "main", &database_url, nodes, environment).await?;
         let history = Arc::new(History::default());
         let ended = Metrics::default();
         let scene = Self { kubernetes, client, operator_client, namespace, fleet, history, ended };
@@ -87,6 +101,13 @@ impl Scene {
     async fn restart(&mut self, node: usize) -> Result<()> {
         self.ended.add(&self.fleet.kill(node).await?);
         self.fleet.replace(node).await
+    }
+
+    /// By how many seconds the wall clock of a node is ahead of this machine's, by what it says of a link that it makes now.
+    async fn clock_is_ahead(&self, node: usize) -> Result<i64> {
+        let link = self.fleet.client(node).await.create("https://www.example.com/now").await?;
+        let created_at: Timestamp = link["created_at"].as_str().context("a link says when")?.parse()?;
+        Ok(created_at.as_second() - Timestamp::now().as_second())
     }
 
     async fn ledger(&self) -> Result<AllocationStatus> {
@@ -208,6 +229,34 @@ async fn without_the_api_server_no_create_fails() -> Result<()> {
     ensure!(scene.history.count("create 5") == refused, "{}", scene.history.summary());
     ensure!(scene.history.count("create unanswered") == 0, "{}", scene.history.summary());
     scene.kubernetes.restart(Part::ApiServer).await?;
+    for operator in operators {
+        operator.stop().await?;
+    }
+    scene.check(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wall_clocks_that_jump_by_an_hour_give_out_nothing_twice() -> Result<()> {
+    let clocks = WallClocks::new(3)?;
+    let Some((mut scene, operators)) = Scene::start_with("clocks", 3, 1, |node| clocks.environment(node)).await? else {
+        return Ok(());
+    };
+    let mut load = Load::start(&scene.fleet, &scene.history, 8, 0);
+    // Each node's clock jumps while it works, and it starts anew with a clock that is wrong.
+    for shift in [HOUR, -HOUR, 0] {
+        for (node, shift) in [(0, shift), (1, -shift)] {
+            clocks.shift(node, shift)?;
+            ensure!((scene.clock_is_ahead(node).await? - shift).abs() < HOUR / 60, "its clock did not jump");
+        }
+        let made = scene.history.links();
+        wait_until("creates go on", GRANTS_GO_ON_WITHIN, async || Ok(scene.history.links() > made + 1_000)).await?;
+        scene.until_all_create().await?;
+        for node in 0..3 {
+            scene.restart(node).await?;
+        }
+        scene.until_all_create().await?;
+    }
+    load.stop().await?;
     for operator in operators {
         operator.stop().await?;
     }

@@ -298,8 +298,8 @@ async fn helm_installs_upgrades_and_removes_a_chart() -> Result<()> {
 #[tokio::test]
 async fn pods_run_become_ready_and_reach_services_and_this_machine() -> Result<()> {
     let Some(kubernetes) = Kubernetes::builder().with_kubelet().start().await? else { return Ok(()) };
-    kubernetes.load_image("localhost/bare-302:1", Path::new(env!("CARGO_BIN_EXE_bare_302"))).await?;
-    kubernetes.load_image("localhost/busybox:1", Path::new("/bin/busybox")).await?;
+    kubernetes.load_image("localhost/bare-302:1", &[Path::new(env!("CARGO_BIN_EXE_bare_302"))]).await?;
+    kubernetes.load_image("localhost/busybox:1", &[Path::new("/bin/busybox")]).await?;
     let client = kubernetes.client().await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let services: Api<Service> = Api::namespaced(client, "default");

@@ -16,6 +16,7 @@ use shortener_node::ambient::{Clock, random};
 use shortener_node::kv::embedded::Embedded;
 use shortener_node::kv::{Kv, Row, SCAN_ROWS_MAX, prefix_range};
 use shortener_tests::kv_writer::{COUNTERS, ROWS_MAX, rows_of};
+use shortener_tests::preload::compile;
 use shortener_tests::sizes::sized;
 
 fn open(dir: &Path) -> Kv {
@@ -106,15 +107,6 @@ mod power_cut {
     use std::fs::{self, OpenOptions};
     use std::path::PathBuf;
 
-    /// Compiles what notes the syncs. The C compiler is there: Rust links with it.
-    fn notes_syncs(dir: &Path) -> PathBuf {
-        let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/env/power_cut.c"), dir.join("power_cut.so"));
-        let compile =
-            Command::new("cc").args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).status();
-        assert!(compile.expect("cc starts").success());
-        library
-    }
-
     /// The journals of a store, and how much of each is written; behind that they are zeros set aside.
     fn journals(dir: &Path) -> HashMap<PathBuf, usize> {
         let Ok(files) = fs::read_dir(dir.join("engine")) else { return HashMap::new() };
@@ -144,7 +136,7 @@ mod power_cut {
     #[tokio::test]
     async fn after_a_power_cut_everything_acknowledged_is_there() {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (library, log) = (notes_syncs(outside.path()), outside.path().join("synced"));
+        let (library, log) = (compile("power_cut", outside.path()).unwrap(), outside.path().join("synced"));
         let (mut acknowledged, mut lost, mut noted) = (BTreeSet::new(), 0, 0);
         for round in 0..sized(8, 100) {
             let mut synced = journals(dir.path());

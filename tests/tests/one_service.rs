@@ -49,21 +49,10 @@ async fn nodes(count: usize, set: impl Fn(NodeBuilder) -> NodeBuilder) -> Result
     let mut nodes = Vec::new();
     for _ in 0..count {
         let node = set(on(&database_url, &redis.url())).start().await?;
-        until_well(&node).await?;
+        node.client()?.until_health_is("ok").await?;
         nodes.push(node);
     }
     Ok(Some(nodes))
-}
-
-async fn health(node: &Node) -> Result<Value> {
-    node.client()?.get("/api/v1/health").await?.json()
-}
-
-async fn until_well(node: &Node) -> Result<()> {
-    wait_until("a node has reached its servers", PATIENCE, async || Ok(health(node).await?["status"] == "ok")).await?;
-    // A worker's first window of IDs is empty for a moment.
-    let client = node.client()?;
-    wait_until("a node creates", PATIENCE, async || Ok(client.create("https://example.com/").await.is_ok())).await
 }
 
 async fn signed_in(node: &Node) -> Result<Client> {
@@ -245,7 +234,7 @@ async fn a_node_starts_without_its_servers_and_works_once_they_are_there() -> Re
     };
     let _pd = Door::on(pd).await?.in_turn(addresses(tikv.pd_endpoints())?);
     let _seed = Door::on(seed).await?.in_turn(addresses(redis.seeds())?);
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     create(&client, "launch", "https://example.com/launch").await?;
     expect_location(&client.get("/launch").await?, "https://example.com/launch")?;
     node.stop().await?;
@@ -258,7 +247,7 @@ async fn clicks_while_redis_is_away_are_counted_once_it_is_back() -> Result<()> 
     let Some(redis) = RedisCluster::builder().start().await? else { return Ok(()) };
     let node = on(&tikv.database_url(&fresh_name("clicks")), &redis.url());
     let node = node.setting("ANALYTICS_FLUSH_INTERVAL", "100ms").start().await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     let ada = signed_in(&node).await?;
     let link = create(&ada, "launch", "https://example.com/").await?;
     let person = node.client()?.with_header("user-agent", FIREFOX);
@@ -274,7 +263,7 @@ async fn clicks_while_redis_is_away_are_counted_once_it_is_back() -> Result<()> 
     wait_until("the first clicks are counted", PATIENCE, async || Ok(counted().await? == Some(120))).await?;
     redis.stop_all()?;
     click(250).await?;
-    wait_until("the node notices", PATIENCE, async || Ok(health(&node).await?["status"] == "degraded")).await?;
+    node.client()?.until_health_is("degraded").await?;
     click(250).await?;
     redis.start_all().await?;
     wait_until("all clicks are counted", PATIENCE, async || Ok(counted().await? >= Some(620))).await?;
@@ -287,7 +276,7 @@ async fn a_use_case_that_the_store_is_too_slow_for_is_answered_503_in_time() -> 
     let Some(tikv) = Tikv::builder().start().await? else { return Ok(()) };
     let Some(redis) = RedisCluster::shared().await? else { return Ok(()) };
     let node = on(&tikv.database_url("slow"), &redis.url()).start().await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     let ada = signed_in(&node).await?;
     let link = create(&ada, "launch", "https://example.com/").await?;
     // Each call is in time; the four reads and the commit of a change together are not.
@@ -310,7 +299,7 @@ async fn a_node_whose_servers_hang_still_ends_in_time() -> Result<()> {
     let Some(tikv) = Tikv::builder().start().await? else { return Ok(()) };
     let Some(redis) = RedisCluster::builder().start().await? else { return Ok(()) };
     let mut node = on(&tikv.database_url("hangs"), &redis.url()).start().await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     let client = node.client()?.with_header("user-agent", FIREFOX);
     create(&client, "launch", "https://example.com/").await?;
     client.get("/launch").await?.expect_status(302)?;

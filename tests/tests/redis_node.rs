@@ -34,15 +34,6 @@ async fn leads_to(client: &Client, alias: &str) -> Result<String> {
     Ok(answer.header("location").context("a redirect leads somewhere")?.to_owned())
 }
 
-async fn until_health_is(node: &Node, status: &str) -> Result<()> {
-    wait_until(&format!("health is {status}"), PATIENCE, async || {
-        let health: Value = node.client()?.get("/api/v1/health").await?.json()?;
-        assert_eq!(health["cache"]["engine"], "redis-cluster");
-        Ok(health["status"] == status)
-    })
-    .await
-}
-
 /// How many redirects waited for this stage.
 async fn waited(node: &Node, stage: &str) -> Result<u64> {
     let metrics = Client::new(node.admin_url())?.get("/metrics").await?.text();
@@ -65,7 +56,7 @@ async fn until_redis_answers(node: &Node, alias: &str) -> Result<()> {
 async fn what_the_process_has_forgotten_redis_answers_and_not_the_store() -> Result<()> {
     let Some(servers) = RedisCluster::shared().await? else { return Ok(()) };
     let node = on(servers).setting("LOCAL_CACHE_TTL", "100ms").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let anyone = node.client()?;
     alias(&anyone, "launch", "https://example.com/launch").await?;
     until_redis_answers(&node, "launch").await?;
@@ -77,7 +68,7 @@ async fn what_the_process_has_forgotten_redis_answers_and_not_the_store() -> Res
 async fn without_redis_nothing_fails_and_every_change_is_seen() -> Result<()> {
     let Some(servers) = RedisCluster::builder().start().await? else { return Ok(()) };
     let node = on(&servers).setting("LOCAL_CACHE_TTL", "100ms").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let ada = signed_in(&node).await?;
     let (kept, deleted) =
         (alias(&ada, "kept", "https://example.com/1").await?, alias(&ada, "gone", "https://example.com/").await?);
@@ -90,10 +81,10 @@ async fn without_redis_nothing_fails_and_every_change_is_seen() -> Result<()> {
     }
     ada.delete(&deleted).await?.expect_status(204)?;
     ada.get("/gone").await?.expect_status(404)?;
-    until_health_is(&node, "degraded").await?;
+    node.client()?.until_health_is("degraded").await?;
     servers.start_all().await?;
     let clock = Clock::system();
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     assert!(clock.monotonic() < Duration::from_secs(5), "{:?}", clock.monotonic());
     ada.get("/gone").await?.expect_status(404)?;
     assert_eq!(leads_to(&ada, "kept").await?, "https://example.com/19");
@@ -105,7 +96,7 @@ async fn without_redis_nothing_fails_and_every_change_is_seen() -> Result<()> {
 async fn a_redis_that_did_not_hear_of_a_deletion_does_not_bring_the_link_back() -> Result<()> {
     let Some(servers) = RedisCluster::builder().start().await? else { return Ok(()) };
     let node = on(&servers).setting("LOCAL_CACHE_TTL", "100ms").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let ada = signed_in(&node).await?;
     let link = alias(&ada, "launch", "https://example.com/launch").await?;
     until_redis_answers(&node, "launch").await?;
@@ -117,7 +108,7 @@ async fn a_redis_that_did_not_hear_of_a_deletion_does_not_bring_the_link_back() 
     servers.wait_until_serving().await?;
     // Another process, which has heard of nothing, on the same store and Redis.
     let node = on(&servers).data(data).start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let (anyone, clock) = (node.client()?, Clock::system());
     wait_until("the deletion is replayed", PATIENCE, async || Ok(anyone.get("/launch").await?.status == 404)).await?;
     // A replay may take a walk over the changes, and what was known before it as long as LOCAL_CACHE_TTL.
@@ -132,7 +123,7 @@ async fn a_redis_that_did_not_hear_of_a_deletion_does_not_bring_the_link_back() 
 async fn clicks_go_through_redis_and_are_counted_once() -> Result<()> {
     let Some(servers) = RedisCluster::shared().await? else { return Ok(()) };
     let node = on(servers).setting("ANALYTICS_FLUSH_INTERVAL", "100ms").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let ada = signed_in(&node).await?;
     let link = alias(&ada, "launch", "https://example.com/launch").await?;
     let person = node.client()?.with_header("user-agent", FIREFOX);
@@ -149,7 +140,7 @@ async fn clicks_go_through_redis_and_are_counted_once() -> Result<()> {
 async fn limits_are_kept_with_redis_and_without() -> Result<()> {
     let Some(servers) = RedisCluster::builder().start().await? else { return Ok(()) };
     let node = on(&servers).setting("RATE_LIMIT_ANONYMOUS", "5").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let anyone = node.client()?;
     let statuses = async || {
         let mut statuses = Vec::new();
@@ -169,7 +160,7 @@ async fn limits_are_kept_with_redis_and_without() -> Result<()> {
 async fn a_hot_link_is_never_waited_for() -> Result<()> {
     let Some(servers) = RedisCluster::shared().await? else { return Ok(()) };
     let node = on(servers).setting("HOT_URL_CLICK_THRESHOLD", "20").setting("LOCAL_CACHE_TTL", "2").start().await?;
-    until_health_is(&node, "ok").await?;
+    node.client()?.until_health_is("ok").await?;
     let anyone = node.client()?;
     alias(&anyone, "launch", "https://example.com/launch").await?;
     wait_until("no redirect waits for longer than a time to live", PATIENCE, async || {

@@ -30,14 +30,6 @@ fn on(redis_url: &str) -> NodeBuilder {
         .setting("LOCAL_CACHE_TTL", "100ms")
 }
 
-async fn until_well(node: &Node) -> Result<()> {
-    wait_until("health is ok", PATIENCE, async || {
-        let health: Value = node.client()?.get("/api/v1/health").await?.json()?;
-        Ok(health["status"] == "ok")
-    })
-    .await
-}
-
 /// Does all that a node asks Redis for.
 async fn use_all_of_it(node: &Node) -> Result<()> {
     let ada = node.client()?.register_and_login("ada@example.com", PASSWORD).await?;
@@ -76,7 +68,7 @@ async fn the_rights_that_the_readme_names_are_enough_and_every_key_but_the_click
     redis.ask_all(&rights.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let url = redis.url().replace("redis-cluster://", "redis-cluster://shortener:correct-horse@");
     let node = on(&url).setting("HOT_URL_CLICK_THRESHOLD", "20").start().await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     use_all_of_it(&node).await?;
     let seconds = [
         ("url:", 1..=7_200),
@@ -107,7 +99,7 @@ async fn the_rights_that_the_readme_names_are_enough_and_every_key_but_the_click
 async fn what_may_be_a_moment_old_is_read_from_replicas() -> Result<()> {
     let Some(redis) = RedisCluster::builder().start().await? else { return Ok(()) };
     let writer = on(&redis.url()).start().await?;
-    until_well(&writer).await?;
+    writer.client()?.until_health_is("ok").await?;
     use_all_of_it(&writer).await?;
     // A replica that has never had anything from its primary is none that clients are told of.
     let ports: Vec<_> = redis.seeds().iter().filter_map(|seed| Some(seed.rsplit_once(':')?.1.to_owned())).collect();
@@ -117,7 +109,7 @@ async fn what_may_be_a_moment_old_is_read_from_replicas() -> Result<()> {
     })
     .await?;
     let node = on(&redis.url()).start().await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     use_all_of_it(&node).await?;
     let gets = redis.commands_of_replicas().await?.get("get").copied().unwrap_or_default();
     ensure!(gets > 0, "no replica has answered");
@@ -140,7 +132,7 @@ async fn a_link_that_many_follow_stays_longer_and_costs_far_fewer_writes_than_it
         .setting("ANALYTICS_BATCH_SIZE", "1000")
         .start()
         .await?;
-    until_well(&node).await?;
+    node.client()?.until_health_is("ok").await?;
     let anyone: Client = node.client()?;
     let body = json!({ "original_url": "https://example.com/", "custom_alias": "launch" });
     anyone.post("/api/v1/urls", &body).await?.expect_status(201)?;

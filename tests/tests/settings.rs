@@ -121,15 +121,13 @@ async fn with_the_certificates_that_it_is_told_of_a_node_uses_servers_with_tls()
     }
     let node = node.start().await?;
     wait_until("the node is well", PATIENCE, async || {
-        let health: Value = node.client()?.get("/api/v1/health").await?.json()?;
+        let health = node.client()?.health().await?;
         Ok(health["status"] == "ok"
             && health["cache"]["engine"] == "redis-cluster"
             && health["store"]["engine"] == "tikv")
     })
     .await?;
-    // It came to TiKV after its start, and a worker's window is empty for its first moments.
     let client = node.client()?;
-    wait_until("the node creates", PATIENCE, async || Ok(client.create("https://example.com/").await.is_ok())).await?;
     let link = client.create("https://www.example.com/").await?;
     let path = format!("/{}", link["short_code"].as_str().context("a link has a code")?);
     node.client()?.get(&path).await?.expect_status(302)?;

@@ -19,7 +19,7 @@ const STORE_DEADLINE: Duration = Duration::from_secs(1);
 /// How the node is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`; `degraded`: the cache is down; `unavailable`: the store is down.
+    /// `ok`; `degraded`: the cache is down, or links cannot be made; `unavailable`: the store is down.
     #[schema(example = "ok")]
     status: &'static str,
     /// Where links are kept.
@@ -43,14 +43,20 @@ pub struct BackEnd {
 
 impl BackEnd {
     fn of(engine: &'static str, Condition { is_up, latency }: Condition) -> Self {
-        let status = if is_up { "ok" } else { "unavailable" };
-        Self { engine, status, latency_ms: latency.as_secs_f64() * 1_000.0 }
+        Self { engine, status: word(is_up), latency_ms: latency.as_secs_f64() * 1_000.0 }
     }
+}
+
+/// How something is, in a word.
+fn word(works: bool) -> &'static str {
+    if works { "ok" } else { "unavailable" }
 }
 
 /// What codes are minted from.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Ids {
+    /// `ok`; `unavailable`: no code can be minted now, so links cannot be made.
+    status: &'static str,
     /// The worker ID in use; null while the node has none.
     worker_id: Option<u16>,
     /// Codes that can be minted without asking for more.
@@ -67,8 +73,8 @@ pub struct Ids {
     ))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let Condition { is_up: reached, latency } = store(&app).await;
-    let cache = app.cache.condition();
-    let (code, status) = match (reached, cache.is_up) {
+    let (cache, can_mint) = (app.cache.condition(), app.minter.can_mint());
+    let (code, status) = match (reached, cache.is_up && can_mint) {
         (true, true) => (StatusCode::OK, "ok"),
         (true, false) => (StatusCode::OK, "degraded"),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -78,6 +84,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         store: BackEnd::of(app.kv.engine(), Condition { is_up: reached, latency }),
         cache: BackEnd::of(app.cache.engine(), cache),
         ids: Ids {
+            status: word(can_mint),
             worker_id: app.minter.worker_id().map(u16::from),
             remaining: app.minter.remaining(),
             waiting: app.minter.is_waiting(),

@@ -1,6 +1,6 @@
 //! What the status says: counts, image, and each condition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -8,6 +8,7 @@ use shortener_crds::cluster::AutoscalingStatus;
 use shortener_crds::conditions::{self, ConditionType, Reason, Verdict};
 use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
 
+use crate::kinds::Kind;
 use crate::plan::allocate::{Allocated, NodeLease};
 use crate::plan::validate::{Invalid, Replicas, ValidatedCluster};
 use crate::plan::{Event, Secrets};
@@ -65,6 +66,8 @@ pub struct Facts<'a> {
     pub allocated: &'a Allocated,
     /// What nodes report.
     pub leases: &'a [NodeLease],
+    /// The kinds that the API server knows.
+    pub kinds: &'a BTreeSet<Kind>,
 }
 
 /// The status of a cluster that makes sense, from what was seen and decided.
@@ -74,10 +77,10 @@ pub fn status_of(
     facts: Facts<'_>,
     now: &Time,
 ) -> ShortenerClusterStatus {
-    let Facts { image, rollout, secrets, allocated, leases } = facts;
+    let Facts { image, rollout, allocated, .. } = facts;
     let old = resource.status.clone().unwrap_or_default();
     let selector = cluster.identity.selector().into_iter().map(|(key, value)| format!("{key}={value}"));
-    let verdicts = verdicts(cluster, rollout, secrets, allocated, leases);
+    let verdicts = verdicts(cluster, facts);
     ShortenerClusterStatus {
         observed_generation: resource.metadata.generation,
         replicas: Some(rollout.wanted),
@@ -145,18 +148,14 @@ fn is_bad(condition: &Condition) -> bool {
     let expected_false = condition.type_ == ConditionType::Progressing.as_str();
     match bad_when_true.iter().any(|bad| bad.as_str() == condition.type_) {
         true => is_true,
+        false if condition.reason == Reason::KindUnknown.as_str() => true,
         false if expected_false => condition.reason == Reason::RolloutStuck.as_str(),
         false => condition.status == "False" && quiet.iter().all(|reason| reason.as_str() != condition.reason),
     }
 }
 
-fn verdicts(
-    cluster: &ValidatedCluster,
-    rollout: &Rollout,
-    secrets: &Secrets,
-    allocated: &Allocated,
-    leases: &[NodeLease],
-) -> BTreeMap<ConditionType, Verdict> {
+fn verdicts(cluster: &ValidatedCluster, facts: Facts<'_>) -> BTreeMap<ConditionType, Verdict> {
+    let Facts { rollout, secrets, allocated, leases, kinds, .. } = facts;
     let store = reachable("TiKV", "spec.storage.tikv.pdEndpoints", leases, |lease| Some(lease.report.store_reachable));
     let cache = match &cluster.redis {
         None => Verdict::unknown(Reason::NotConfigured, "spec.cache is not set: each node caches for itself"),
@@ -166,7 +165,10 @@ fn verdicts(
     };
     let (active, limited) = scaling(cluster);
     BTreeMap::from([
-        (ConditionType::Ready, ready(rollout, secrets, &allocated.verdict, &store)),
+        (
+            ConditionType::Ready,
+            but_for_unknown_kinds(ready(rollout, secrets, &allocated.verdict, &store), cluster, kinds),
+        ),
         (ConditionType::Progressing, progressing(rollout)),
         (ConditionType::AllocationHealthy, allocated.verdict.clone()),
         (ConditionType::StoreReachable, store),
@@ -196,6 +198,19 @@ fn ready(rollout: &Rollout, secrets: &Secrets, allocation: &Verdict, store: &Ver
         Some(bad) => bad.clone(),
         None => Verdict::yes(Reason::AsWanted, format!("{ready} of {wanted} nodes are ready")),
     }
+}
+
+/// Tells who asks for a route that the cluster cannot have one. Monitoring is asked for by default and goes without saying.
+fn but_for_unknown_kinds(ready: Verdict, cluster: &ValidatedCluster, kinds: &BTreeSet<Kind>) -> Verdict {
+    if ready.status != Some(true) || cluster.http_route.is_none() || kinds.contains(&Kind::HttpRoute) {
+        return ready;
+    }
+    let message = format!(
+        "{}, but the HTTPRoute is not made: the cluster does not know its kind; install the Gateway API's {}",
+        ready.message,
+        Kind::HttpRoute.definition()
+    );
+    Verdict::yes(Reason::KindUnknown, message)
 }
 
 fn progressing(rollout: &Rollout) -> Verdict {

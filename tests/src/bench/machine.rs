@@ -1,7 +1,11 @@
 //! What a figure is worth depends on where it was seen: the machine in one line, the spread of rounds, memory of a process.
 use std::fmt;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+/// The unit in which Linux tells programs of time on a core, whatever it counts by itself: the same on all that Rust runs on.
+const TICKS_PER_SECOND: u64 = 100;
 
 /// Median, smallest and largest of some rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +50,18 @@ pub fn resident_mib(pid: u32) -> Result<f64> {
     Ok(field(&format!("/proc/{pid}/status"), "VmRSS:")? / 1_024.0)
 }
 
+/// Time that a process has been on a core since it started, in its own code and in the kernel for it.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    // The second word is the program's name in parentheses, which may itself have spaces; the times are words 14 and 15.
+    let words = stat.rsplit_once(") ").map(|(_, words)| words.split(' ').skip(11).take(2));
+    let ticks: Vec<u64> =
+        words.into_iter().flatten().map(str::parse).collect::<Result<_, _>>().context("reading times")?;
+    ensure!(ticks.len() == 2, "{path} is not as expected: {stat}");
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1_000 / TICKS_PER_SECOND))
+}
+
 /// A number in KiB from one of the kernel's tables.
 fn field(path: &str, name: &str) -> Result<f64> {
     let table = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
@@ -68,5 +84,6 @@ mod tests {
     #[test]
     fn this_process_has_memory() {
         assert!(resident_mib(std::process::id()).unwrap() > 0.1);
+        assert!(cpu_time(std::process::id()).unwrap() < Duration::from_hours(24));
     }
 }

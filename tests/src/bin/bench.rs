@@ -1,7 +1,7 @@
 //! The measuring program behind `cargo xtask bench`.
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::bench::{creates, engines, fleet, memory, redirect};
+use shortener_tests::bench::{creates, engines, fleet, memory, operator, redirect};
 
 /// Benchmarks on this machine; each prints its table.
 #[derive(Parser)]
@@ -13,6 +13,8 @@ enum Bench {
     Creates(creates::Load),
     /// Latencies of one, two and four nodes on TiKV and Redis Cluster: redirects by where they are answered from, and creates
     Fleet(fleet::Load),
+    /// The operator with many clusters: reconcile times, and memory and CPU while nothing changes
+    Operator(operator::Load),
     /// The embedded engine beside the one it was chosen over: point gets, durable creates
     Engines {
         /// How many links lie in the store
@@ -33,6 +35,7 @@ async fn main() -> Result<()> {
         Bench::Redirect(load) => redirect::run(load).await,
         Bench::Creates(load) => creates::run(load).await,
         Bench::Fleet(load) => fleet::run(load).await,
+        Bench::Operator(load) => operator::run(load).await,
         Bench::Engines { links } => tokio::task::spawn_blocking(move || engines::run(links)).await?,
         Bench::Memory { links } => memory::run(links).await,
     }

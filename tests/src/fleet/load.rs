@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// How often a create is sent again with its key before it is given up.
 const REPEATS_MAX: u32 = 200;
 
+/// Of so many creates one is sent again although it was answered.
+const REPLAYED_OF: u64 = 8;
+
 /// A load that runs until it is stopped.
 #[derive(Debug)]
 pub struct Load {
@@ -49,7 +52,8 @@ impl Load {
     }
 }
 
-/// Creates links. One whose answer did not come is asked for again with the same key, at another node.
+/// Creates links. One whose answer did not come is asked for again with the same key, at another node; and of those whose answer
+/// came some are too, as by a client that lost it: it must be told of the same link.
 async fn create(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToken, number: usize) {
     let clock = Clock::system();
     let mut turn = number;
@@ -59,17 +63,23 @@ async fn create(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
         }
         let target = format!("https://www.example.com/{number}/{link}");
         let key = hex(random::<16>());
-        for attempt in 0..REPEATS_MAX {
+        let mut ask = async |kind: &str| {
             turn += 1;
             let client = fleet.client(turn).await.with_header("Idempotency-Key", &key);
             let begun = clock.monotonic();
             let answer = client.post("/api/v1/urls", &json!({ "original_url": target })).await;
-            let kind = if attempt == 0 { "create" } else { "create again" };
             note(&history, kind, answer.as_ref().ok(), clock.monotonic().saturating_sub(begun));
+            answer
+        };
+        for attempt in 0..REPEATS_MAX {
+            let answer = ask(if attempt == 0 { "create" } else { "create again" }).await;
             match answer {
                 Ok(answer) if answer.status == 201 => match Acknowledged::from_answer(&answer) {
                     Ok(made) => {
-                        history.acknowledged(made);
+                        history.acknowledged(made.clone());
+                        if link % REPLAYED_OF == 0 {
+                            expect_replay(&history, &made, ask("create replayed").await);
+                        }
                         break;
                     }
                     Err(error) => history.wrong(format!("{error:#}")),
@@ -82,6 +92,14 @@ async fn create(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
             }
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A create that is sent again after it was acknowledged tells of the same link, or fails.
+fn expect_replay(history: &History, made: &Acknowledged, answer: Result<Answer>) {
+    let Ok(answer) = answer else { return };
+    if answer.status < 500 && !Acknowledged::from_answer(&answer).is_ok_and(|told| told == *made) {
+        history.wrong(format!("{made:?}, asked for again, was answered with {}: {}", answer.status, answer.text()));
     }
 }
 

@@ -105,7 +105,7 @@ impl K8sNode {
             Ok(self.containerd_client(&["version"]).await.is_ok())
         })
         .await?;
-        self.load_image(PAUSE_IMAGE, &programs.join("pause")).await?;
+        self.load_image(PAUSE_IMAGE, &[&programs.join("pause")]).await?;
 
         let kubelet = self.write("kubelet.json", &self.kubelet(credentials))?;
         let kubelet = [
@@ -127,11 +127,11 @@ impl K8sNode {
         .await
     }
 
-    /// Makes an image of one program, with what it loads, and gives it to containerd.
-    pub(super) async fn load_image(&self, name: &str, program: &Path) -> Result<()> {
+    /// Makes an image of programs, with what they load, and gives it to containerd.
+    pub(super) async fn load_image(&self, name: &str, programs: &[&Path]) -> Result<()> {
         let archive = self.folder.join("image.tar");
         let script = workspace_root()?.join("tests/env/image.sh");
-        run(Command::new("bash").arg(script).arg(name).arg(&archive).arg(program)).await?;
+        run(Command::new("bash").arg(script).arg(name).arg(&archive).args(programs)).await?;
         let archive = archive.to_str().context("a path is text")?;
         self.containerd_client(&["--namespace=k8s.io", "images", "import", archive]).await
     }

@@ -18,13 +18,15 @@ use crate::server_process::wait_until;
 /// The operator makes an account within seconds.
 const ACCOUNT_WITHIN: Duration = Duration::from_mins(1);
 
-/// Starts so many nodes of `cluster`, which an operator looks after in this namespace already. They are ready; their IDs come later.
+/// Starts so many nodes of `cluster`, which an operator looks after in this namespace already, each with more in its environment if
+/// that is wanted. They are ready; their IDs come later.
 pub async fn leased_nodes(
     kubernetes: &Kubernetes,
     namespace: &str,
     cluster: &str,
     database_url: &str,
     nodes: usize,
+    environment: impl Fn(usize) -> Vec<(&'static str, String)>,
 ) -> Result<Arc<Fleet>> {
     let client = kubernetes.client().await?;
     let account = format!("{cluster}-shortener-node");
@@ -58,7 +60,12 @@ pub async fn leased_nodes(
             ("KUBECONFIG", kubeconfig.to_str().context("a path is text")?.to_owned()),
         ];
         let builder = Fleet::builder(database_url, None);
-        builders.push(settings.into_iter().fold(builder, |builder, (name, value)| builder.setting(name, value)));
+        builders.push(
+            settings
+                .into_iter()
+                .chain(environment(node))
+                .fold(builder, |builder, (name, value)| builder.setting(name, value)),
+        );
     }
     Fleet::of_each(builders).await
 }

@@ -1,4 +1,5 @@
 //! Starts a cluster: its program, six servers, and then the cluster of them.
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,7 @@ pub struct RedisClusterBuilder {
     pub(super) full_coverage: bool,
     pub(super) tls: bool,
     pub(super) user: Option<(String, String)>,
+    pub(super) host: Ipv4Addr,
 }
 
 impl RedisClusterBuilder {
@@ -45,6 +47,13 @@ impl RedisClusterBuilder {
         self
     }
 
+    /// Where it listens and what it tells clients: loopback, unless who is elsewhere has to reach it.
+    #[must_use]
+    pub fn host(mut self, host: Ipv4Addr) -> Self {
+        self.host = host;
+        self
+    }
+
     /// Starts the cluster and waits until it serves. None, and a line that says so, where Redis cannot be had or the tests
     /// are to use a cluster that is there already; the first is a failure in CI.
     pub async fn start(self) -> Result<Option<RedisCluster>> {
@@ -65,7 +74,7 @@ impl RedisClusterBuilder {
         };
         let folder = ServerFolder::new()?;
         let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
-        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user };
+        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user, host: self.host };
         let ports = lasting_ports(2 * SERVERS)?;
         let (ports, bus_ports) = ports.split_at(SERVERS);
         let pairs = ports.iter().zip(bus_ports);

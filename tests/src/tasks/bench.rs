@@ -6,9 +6,8 @@ use super::command::{cargo, command, run};
 
 /// Runs the benchmark program with the given arguments, such as `redirect`.
 pub fn bench(arguments: &[String]) -> Result<()> {
-    let packages = ["--package", "shortener-node", "--package", "shortener-tests"];
     run(&mut command("bash", &["tests/env/bench.sh"])?)?;
-    run(cargo(&["build", "--release", "--bins"])?.args(packages))?;
-    run(cargo(&["run", "--quiet", "--release", "--package", "shortener-tests", "--bin", "bench", "--"])?
-        .args(arguments))
+    // The whole workspace: another selection would unify other features and compile the dependencies again.
+    run(&mut cargo(&["build", "--release", "--workspace", "--bins"])?)?;
+    run(cargo(&["run", "--quiet", "--release", "--bin", "bench", "--"])?.args(arguments))
 }

@@ -53,13 +53,10 @@ impl Servers {
     }
 }
 
-/// Waits until all nodes say that both of their back ends work, and create: a worker's first window of IDs is empty for a moment.
+/// Waits until all nodes say that both of their back ends work and that they can create.
 pub async fn until_well(fleet: &Fleet) -> Result<()> {
     for node in 0..fleet.len() {
-        let client = fleet.client(node).await;
-        until("a node has reached its servers", PATIENCE, async || is_well(&client).await).await?;
-        let creates = async || client.create("https://www.example.com/").await.is_ok();
-        until("a node creates", PATIENCE, creates).await?;
+        fleet.client(node).await.until_health_is("ok").await?;
     }
     Ok(())
 }
@@ -113,7 +110,12 @@ impl Scene {
 
     /// Answers that a fault cost.
     pub fn bad(&self) -> u64 {
-        self.history.count("redirect 5") + self.history.count("create 5") + self.history.count("redirect unanswered")
+        self.failed_redirects() + self.history.count("create 5")
+    }
+
+    /// Redirects that were refused or not answered.
+    pub fn failed_redirects(&self) -> u64 {
+        self.history.count("redirect 5") + self.history.count("redirect unanswered")
     }
 
     /// Ends the load and checks all that was seen; gives the metrics of the nodes that are left.
@@ -131,9 +133,9 @@ impl Scene {
     }
 }
 
-/// Whether a node says that both of its back ends work.
+/// Whether a node says that both of its back ends work and that it can create.
 pub async fn is_well(client: &Client) -> bool {
-    client.get("/api/v1/health").await.is_ok_and(|answer| answer.text().contains(r#""status":"ok","store""#))
+    client.health().await.is_ok_and(|health| health["status"] == "ok")
 }
 
 /// Waits until `condition` holds.

@@ -75,22 +75,7 @@ pub async fn builder() -> Result<NodeBuilder> {
 /// Starts a node and waits until it has reached its servers.
 pub async fn started(builder: NodeBuilder) -> Result<Node> {
     let node = builder.start().await?;
-    let client = node.client()?.with_header("x-request-id", WAITING);
-    eventually("the node has reached its servers", async || {
-        let health: Value = client.get("/api/v1/health").await?.json()?;
-        Ok(health["status"] == "ok" && health["ids"]["remaining"].as_u64().is_some_and(|codes| codes > 0))
-    })
-    .await?;
-    if on_servers() {
-        // A worker's first window of IDs is empty for a moment, which a node by itself waits for before it is ready. Who
-        // registers needs an ID, and is counted apart from whatever a scenario counts.
-        let client = client.with_header("x-forwarded-for", "198.18.0.1");
-        eventually("the node has IDs", async || {
-            let body = json!({ "email": email(), "password": PASSWORD });
-            Ok(client.post("/api/v1/auth/register", &body).await?.status == 201)
-        })
-        .await?;
-    }
+    node.client()?.with_header("x-request-id", WAITING).until_health_is("ok").await?;
     Ok(node)
 }
 

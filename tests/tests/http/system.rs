@@ -21,7 +21,7 @@ async fn health_says_how_the_node_and_what_it_depends_on_are() -> Result<()> {
         assert_eq!((&health[part]["engine"], &health[part]["status"]), (&engine.into(), &"ok".into()));
         assert!(health[part]["latency_ms"].as_f64().is_some_and(|latency| (0.0..1_000.0).contains(&latency)));
     }
-    expect_fields(&health["ids"], &["worker_id", "remaining", "waiting"])?;
+    expect_fields(&health["ids"], &["status", "worker_id", "remaining", "waiting"])?;
     assert!(health["ids"]["worker_id"].as_u64().is_some_and(|id| id < 1 << 12), "{health}");
     assert!(health["ids"]["remaining"].as_u64().is_some_and(|codes| codes > 0));
     Ok(())

@@ -206,8 +206,7 @@ async fn visit(leases: &Api<Lease>, pods: &Api<Pod>, ledger: &Mutex<Ledger>) -> 
 
 /// The part of `GET /api/v1/health` about IDs.
 pub async fn ids(node: &Node) -> Result<Value> {
-    let health: Value = node.client()?.get("/api/v1/health").await?.json()?;
-    Ok(health["ids"].clone())
+    Ok(node.client()?.health().await?["ids"].clone())
 }
 
 /// Creates a link: its code and the worker ID in its ID. None while the node has nothing to mint from.
