@@ -10,12 +10,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use serde_json::Value;
 use shortener_node::config::Settings;
 use shortener_tests::sizes::workspace_root;
 
 const WITH_PROMISES: [&str; 3] = ["ARCHITECTURE.md", "docs/security.md", "docs/faults.md"];
-const ALL: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "docs/security.md", "docs/faults.md", "BENCHMARKS.md", "CHANGELOG.md"];
+const ALL: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "docs/security.md",
+    "docs/faults.md",
+    "BENCHMARKS.md",
+    "CHANGELOG.md",
+    "charts/shortener-operator/README.md",
+];
 const MEMBERS: [&str; 4] = ["crds", "node", "operator", "tests"];
 /// How a cell begins that names no test.
 const WITHOUT_A_TEST: [&str; 3] = ["Not yet held:", "By construction:", "By the gate:"];
@@ -124,6 +132,33 @@ fn every_promise_names_a_test_that_exists_or_says_why_none_does() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The paths of all values of a chart; a map without entries is a value, and so is one whose keys are the user's.
+fn values_in(values: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let of_the_user = path.ends_with("labels") || path.ends_with("resources");
+    match values.as_object().filter(|values| !values.is_empty() && !of_the_user) {
+        None => {
+            found.insert(path.to_owned());
+        }
+        Some(values) => {
+            for (name, value) in values {
+                values_in(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_charts_readme_lists_its_values_and_no_others() {
+    let values: Value = serde_saphyr::from_str(&read("charts/shortener-operator/values.yaml")).expect("it is YAML");
+    let mut known = BTreeSet::new();
+    values_in(&values, "", &mut known);
+    assert!(known.len() > 25, "{known:?}");
+    let rows = rows_with(&read("charts/shortener-operator/README.md"), "Value");
+    let shown: BTreeSet<String> =
+        rows.iter().flat_map(|row| code_spans(&row["Value"]).map(str::to_owned).collect::<Vec<_>>()).collect();
+    assert_eq!(shown, known);
 }
 
 #[test]
