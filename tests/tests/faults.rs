@@ -102,10 +102,10 @@ async fn the_leader_of_three_placement_drivers_may_die() -> Result<()> {
 async fn late_and_lost_answers_of_the_store_multiply_nothing() -> Result<()> {
     let Some(scene) = Scene::start(Tikv::builder()).await? else { return Ok(()) };
     // What the clients of the store do by themselves, which no metric of ours shows, the store sees: its requests for each link.
-    let links_each = sized(300, 20_000);
+    let (links_each, patience) = (sized(300, 10_000), sized(PATIENCE, 10 * PATIENCE));
     let requests_a_link = async || {
         let (requests, links) = (scene.servers.tikv.status().await?.all_requests(), scene.history.links());
-        until("creates go on", PATIENCE, async || scene.history.links() >= links + links_each).await?;
+        until("creates go on", patience, async || scene.history.links() >= links + links_each).await?;
         let requests = scene.servers.tikv.status().await?.all_requests() - requests;
         Ok::<_, anyhow::Error>(requests as f64 / (scene.history.links() - links) as f64)
     };
