@@ -17,7 +17,7 @@ use shortener_tests::tikv::Tikv;
 use tokio::task::JoinSet;
 
 use faults::clicks::expect_each_click_once;
-use faults::scene::{ELECTION, NODES, PATIENCE, RECOVERY, Scene, chance, is_well, lasts, report, until};
+use faults::scene::{ELECTION, LOCKS_GONE, NODES, PATIENCE, RECOVERY, Scene, chance, is_well, lasts, report, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_killed_lose_nothing_that_was_acknowledged() -> Result<()> {
@@ -29,7 +29,7 @@ async fn nodes_that_are_killed_lose_nothing_that_was_acknowledged() -> Result<()
         scene.fleet.replace(victim).await?;
         kills += 1;
     }
-    scene.recovers(RECOVERY).await?;
+    scene.recovers(LOCKS_GONE).await?;
     ensure!(of_the_dead.sum("shortener_mint_clashes_total") == 0.0, "minted codes clashed");
     ensure!(of_the_dead.sum("shortener_claims_burnt_total") == 0.0, "claims were burnt");
     ensure!(scene.history.count("redirect 5") == 0, "redirects failed: {}", scene.history.summary());
