@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Config};
+use shortener_crds::causes::Causes;
 use shortener_crds::ids::allocate::PodUid;
 use shortener_crds::lease::{Grant, Report};
 use tokio_util::sync::CancellationToken;
@@ -115,8 +116,8 @@ impl OwnLease {
             let pause = async {
                 if let Err(error) = self.follow(&mut failures).await {
                     let LeaseSettings { namespace, pod, .. } = &self.settings;
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "no word with the operator through Lease {namespace}/{pod}; trying again");
+                    let error = Causes(&error);
+                    tracing::warn!(%error, "no word with the operator through Lease {namespace}/{pod}; trying again");
                     failures += 1;
                 }
                 tokio::time::sleep(pause(failures, random())).await;

@@ -30,6 +30,7 @@ pub mod kv;
 pub mod resilience;
 
 pub mod ambient;
+pub mod cores;
 pub mod invalid;
 
 pub use run::{Listeners, run};

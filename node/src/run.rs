@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntCounter, Registry};
+use prometheus::{Gauge, IntCounter, Registry};
 use shortener_crds::ids::worker_id::WORKERS;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -32,6 +32,7 @@ use crate::cache::memory::Memory;
 use crate::clicks::queue::{ClickQueue, ClickQueueReader};
 use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, ClickStore, Clicks, Countries};
 use crate::config::{Config, Database};
+use crate::cores;
 use crate::http::admin::{self, Admin};
 use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
@@ -54,6 +55,8 @@ use crate::sweeper::{self, Sweeper};
 use files::ADMIN_CONNECTIONS_MAX;
 use shared::{Shared, keep_hot, share};
 
+/// How long connections are told to close before they are closed. Who uses one at least so often loses no request.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long requests in flight have to finish after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the clicks that wait have to be written after that.
@@ -156,13 +159,14 @@ pub async fn run(
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
-    let admin = serve(listeners.admin, ADMIN_CONNECTIONS_MAX, admin::router(admin), admin_stops.clone(), FLUSH);
+    let admin =
+        serve(listeners.admin, ADMIN_CONNECTIONS_MAX, admin::router(admin), admin_stops.clone(), Duration::ZERO, FLUSH);
     let admin = tokio::spawn(admin);
     tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
 
     let failure = {
         let router = http::router(app.clone());
-        let public = serve(listeners.public, files::connections_max(), router, shutdown.clone(), DRAIN);
+        let public = serve(listeners.public, files::connections_max(), router, shutdown.clone(), FAREWELL, DRAIN);
         let not_ready = async {
             shutdown.cancelled().await;
             ready.store(false, Ordering::SeqCst);
@@ -365,7 +369,11 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Ru
     Ok(counter)
 }
 
-/// CPU seconds, memory, file descriptors.
+/// CPU seconds, memory, file descriptors; and of how much CPU that is.
 fn register_process(registry: &Registry) -> Result<(), RunError> {
+    let cores =
+        Gauge::new("shortener_cpu_limit_cores", "Cores that this process may use: its quota, or the machine's.")?;
+    cores.set(cores::limit());
+    registry.register(Box::new(cores))?;
     Ok(registry.register(Box::new(ProcessCollector::for_self()))?)
 }

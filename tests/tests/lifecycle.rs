@@ -159,6 +159,43 @@ async fn a_node_that_is_told_to_stop_is_not_ready_and_answers_what_it_has_begun_
     Ok(())
 }
 
+/// Asks on a connection that is kept, and gives the answer's head; empty when the node has closed it.
+async fn ask_on(stream: &mut TcpStream) -> Result<String> {
+    stream.write_all(b"HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await? == 0 {
+            break;
+        }
+        head.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&head).to_lowercase())
+}
+
+#[tokio::test]
+async fn a_connection_in_use_is_told_to_close_before_a_node_that_stops_closes_it() -> Result<()> {
+    let mut node = Node::start().await?;
+    let address = node.base_url().strip_prefix("http://").context("a node speaks HTTP")?.to_owned();
+    let mut stream = TcpStream::connect(&address).await?;
+    let answer = ask_on(&mut stream).await?;
+    ensure!(answer.starts_with("http/1.1 200 ") && !answer.contains("connection: close"), "answered with {answer}");
+    node.terminate()?;
+    let goodbye = async {
+        loop {
+            let answer = ask_on(&mut stream).await?;
+            ensure!(answer.starts_with("http/1.1 200 "), "a request was lost: {answer:?}");
+            if answer.contains("connection: close") {
+                return Ok(());
+            }
+        }
+    };
+    timeout(LOAD_DEADLINE, goodbye).await.context("it never says goodbye")??;
+    let status = node.wait_for_exit().await?;
+    ensure!(status.success(), "exited with {status}:\n{}", node.log());
+    Ok(())
+}
+
 #[tokio::test]
 async fn clicks_that_wait_to_be_written_are_written_before_a_node_ends() -> Result<()> {
     // A token names it, and has to be good after the restart.

@@ -1,7 +1,8 @@
 //! Writing a batch of clicks, however often that takes. Only what can never be written is given up, and nothing beside it.
 
-use std::error::Error;
 use std::time::Duration;
+
+use shortener_crds::causes::Causes;
 
 use super::ClickMetrics;
 use crate::cache::redis_cluster::RedisFailure;
@@ -87,13 +88,13 @@ pub(super) async fn write_all<C, W: WriteClicks<C>>(
         };
         match error.remedy(part) {
             Remedy::Wait => {
-                tracing::warn!(error = &error as &dyn Error, clicks = part, "could not write clicks yet");
+                tracing::warn!(error = %Causes(&error), clicks = part, "could not write clicks yet");
                 tokio::time::sleep(pause).await;
                 pause = RETRY_PAUSE_MAX.min(pause * 2);
             }
             Remedy::Divide => part = part.div_ceil(2),
             Remedy::Drop => {
-                tracing::error!(error = &error as &dyn Error, clicks = part, "dropped clicks that cannot be written");
+                tracing::error!(error = %Causes(&error), clicks = part, "dropped clicks that cannot be written");
                 batch.drain(..part);
                 metrics.dropped.inc_by(part as u64);
                 part = batch.len();

@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
+use shortener_crds::causes::Causes;
 
 use super::error::{ApiError, Problem};
 use super::{App, IN_FLIGHT_MAX};
@@ -131,7 +132,7 @@ fn write_problem(response: &mut Response, problem: &Problem, request_id: &Header
     let status = response.status();
     let request_id = request_id.to_str().unwrap_or_default();
     if let Some(source) = &problem.source {
-        tracing::error!(request_id, status = status.as_u16(), error = %chain(source.as_ref()), "request failed");
+        tracing::error!(request_id, status = status.as_u16(), error = %Causes(source.as_ref()), "request failed");
     }
     let body = ProblemBody {
         r#type: format!("urn:shortener:problem:{}", problem.slug),
@@ -146,12 +147,6 @@ fn write_problem(response: &mut Response, problem: &Problem, request_id: &Header
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
-}
-
-/// An error and its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn log(method: &Method, route: &str, status: StatusCode, took: Duration, request_id: &HeaderValue) {

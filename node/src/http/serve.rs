@@ -4,10 +4,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use http::{HeaderValue, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -32,35 +33,89 @@ const STREAMS_MAX: u32 = 128;
 /// How long to wait after `accept` failed for want of file descriptors: only closing connections helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener`, at most `connections_max` connections at once, until `shutdown`; then waits for what is in
-/// flight, at most `drain`.
+/// How often it is looked whether all are closed.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Serves `router` on `listener`, at most `connections_max` connections at once, until `shutdown`. Then connections that are in use are told
+/// to close for as long as `farewell`, because who sends a request at the moment when an idle connection is closed has lost it; and
+/// what is in flight is waited for, at most `drain` in all.
 pub async fn serve(
     listener: TcpListener,
     connections_max: usize,
     router: Router,
     shutdown: CancellationToken,
+    farewell: Duration,
     drain: Duration,
 ) {
     let connections = Arc::new(Semaphore::new(connections_max));
-    let graceful = GracefulShutdown::new();
-    let builder = Arc::new(builder());
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
-            () = shutdown.cancelled() => break,
+    let (builder, says_goodbye) = (Arc::new(builder()), Arc::new(AtomicBool::new(false)));
+    let server = Server { listener, connections, builder, router, graceful: GracefulShutdown::new(), says_goodbye };
+    server.accept_until(shutdown.cancelled()).await;
+    server.says_goodbye.store(true, Ordering::Relaxed);
+    let begun = tokio::time::timeout(drain, async {
+        server.accept_until(server.left_alone(connections_max, farewell)).await;
+        let Server { listener, graceful, .. } = server;
+        drop(listener);
+        graceful.shutdown().await;
+    });
+    if begun.await.is_err() {
+        tracing::warn!("some requests did not finish within {drain:?}");
+    }
+}
+
+struct Server {
+    listener: TcpListener,
+    connections: Arc<Semaphore>,
+    builder: Arc<Builder<TokioExecutor>>,
+    router: Router,
+    graceful: GracefulShutdown,
+    /// Whether answers tell their connection to close.
+    says_goodbye: Arc<AtomicBool>,
+}
+
+impl Server {
+    async fn accept_until(&self, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&self.listener, &self.connections) => accepted,
+                () = &mut end => return,
+            };
+            if let Some((stream, peer, permit)) = accepted {
+                self.serve_connection(stream, peer, permit);
+            }
+        }
+    }
+
+    /// Resolves when every connection is closed, and after `farewell` at the latest.
+    async fn left_alone(&self, connections_max: usize, farewell: Duration) {
+        let closed = async {
+            // Who waits for the next connection holds a permit for it.
+            while self.connections.available_permits() + 1 < connections_max {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
-        let connection = graceful.watcher();
-        let (builder, router) = (builder.clone(), router.clone());
+        // Those that are still open then are idle, or busy with one request.
+        let _ = tokio::time::timeout(farewell, closed).await;
+    }
+
+    fn serve_connection(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let connection = self.graceful.watcher();
+        let (builder, router, says_goodbye) = (self.builder.clone(), self.router.clone(), self.says_goodbye.clone());
         tokio::spawn(async move {
             let activity = Arc::new(Activity::default());
             let active = activity.clone();
             let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer.ip()));
+                // HTTP/2 has a message of its own for it, which the shutdown sends.
+                let may_keep = request.version() >= Version::HTTP_2;
                 let answer = router.clone().oneshot(request.map(axum::body::Body::new));
-                let in_flight = active.clone().begin();
+                let (in_flight, says_goodbye) = (active.clone().begin(), says_goodbye.clone());
                 async move {
-                    let answer = answer.await;
+                    let mut answer = answer.await;
+                    if let (Ok(answer), false, true) = (&mut answer, may_keep, says_goodbye.load(Ordering::Relaxed)) {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
                     drop(in_flight);
                     answer
                 }
@@ -73,10 +128,6 @@ pub async fn serve(
             }
             drop(permit);
         });
-    }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish within {drain:?}");
     }
 }
 

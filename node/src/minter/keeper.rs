@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shortener_crds::causes::Causes;
 use shortener_crds::ids::allocate::RESTORE_RAISE_BLOCKS;
 use shortener_crds::ids::claim::WINDOW_MS;
 use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
@@ -58,7 +59,7 @@ impl Pause {
         match looked_after {
             Ok(at_most) => Self { at_most, ends_when_wanted: true },
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot allocate at the moment");
+                tracing::warn!(error = %Causes(&error), "cannot allocate at the moment");
                 Self { at_most: RETRY_AFTER, ends_when_wanted: false }
             }
         }
@@ -146,7 +147,7 @@ impl Shared {
                 }
                 match extend_worker(&self.kv, self.boot, held.window).await {
                     Err(AllocationError::WindowLost(lost)) => {
-                        tracing::warn!(error = &lost as &dyn std::error::Error, "taking another worker ID");
+                        tracing::warn!(error = %Causes(&lost), "taking another worker ID");
                         let mut state = self.state();
                         state.worker = None;
                         state.authority.refuse(lost.worker);
@@ -181,7 +182,7 @@ impl Shared {
             Some(WorkerDue::Granted(worker)) => match take_worker(&self.kv, self.boot, worker).await? {
                 Ok(taken) => Ok(Some(taken)),
                 Err(taken) => {
-                    tracing::warn!(error = &taken as &dyn std::error::Error, "asking for another worker ID");
+                    tracing::warn!(error = %Causes(&taken), "asking for another worker ID");
                     self.state().authority.refuse(worker);
                     Ok(None)
                 }
