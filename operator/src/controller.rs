@@ -8,6 +8,7 @@ use futures::StreamExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::{Client, ResourceExt};
 use shortener_crds::ShortenerCluster;
+use shortener_crds::causes::Causes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use crate::execute::{ExecuteError, Executor};
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Trigger, Watches, observe, resource};
 use crate::plan::{Finalizer, Plan, PlanError, plan};
+use crate::scaling::Scaling;
 use crate::settled::Settled;
 
 /// How long requests for IDs are gathered at least before some are granted.
@@ -86,6 +88,8 @@ pub struct Context {
     pub executor: Executor,
     /// What was applied.
     pub settled: Settled,
+    /// What is measured, and was decided on it.
+    pub scaling: Arc<Scaling>,
     /// What is told.
     pub metrics: Metrics,
     /// The image of the nodes of this release.
@@ -151,6 +155,9 @@ async fn visit_in_time(
         (resource, planned) = later;
     }
     context.executor.execute(&resource, &planned, &context.settled).await?;
+    if let Some(decided) = &planned.decided {
+        context.scaling.decided(namespace, name, decided.clone());
+    }
     match &planned.status {
         _ if planned.finalizer == Some(Finalizer::Remove) => context.metrics.forget(namespace, name),
         Some(status) => context.metrics.wrote(namespace, name, status),
@@ -171,8 +178,15 @@ async fn visit_in_time(
 /// Reads and thinks.
 async fn look(context: &Context, namespace: &str, name: &str) -> Result<Option<(ShortenerCluster, Plan)>, VisitError> {
     let Some(resource) = resource(&context.client, namespace, name).await? else { return Ok(None) };
-    let observed =
-        observe(&context.client, &context.watches, &context.settled, &context.default_image, &resource).await?;
+    let observed = observe(
+        &context.client,
+        &context.watches,
+        &context.settled,
+        &context.scaling,
+        &context.default_image,
+        &resource,
+    )
+    .await?;
     let planned = plan(&resource, &observed, &ambient::now())?;
     Ok(Some((resource, planned)))
 }
@@ -191,7 +205,7 @@ fn after_failure(cluster: Arc<ShortenerCluster>, error: &VisitError, context: Ar
     match outcome {
         Outcome::Conflict => tracing::debug!(namespace, name, "somebody else was quicker; looking again"),
         _ => tracing::error!(
-            error = error as &dyn std::error::Error,
+            error = %Causes(error),
             namespace,
             name,
             again_s = again.as_secs_f64(),

@@ -11,6 +11,7 @@ use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use shortener_crds::ShortenerCluster;
+use shortener_crds::causes::Causes;
 use shortener_crds::lease::{CLUSTER_LABEL, GRANT_ANNOTATION};
 
 use crate::ambient;
@@ -88,6 +89,7 @@ impl Executor {
             delete,
             delete_secret,
             events,
+            decided: _,
             look_again: _,
         } = plan;
         let namespace = resource.namespace().unwrap_or_default();
@@ -218,7 +220,7 @@ impl Executor {
                 secondary: None,
             };
             if let Err(error) = self.recorder.publish(&event, &resource.object_ref(&())).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, reason, "cannot publish an event");
+                tracing::warn!(error = %Causes(&error), reason, "cannot publish an event");
             }
         }
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use shortener_crds::causes::Causes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +85,7 @@ pub async fn take_part(
             Ok(Ok(true)) => renewed = Some(ambient::monotonic()),
             Ok(Ok(false)) => renewed = None,
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read or renew the leader's Lease");
+                tracing::warn!(error = %Causes(&error), "cannot read or renew the leader's Lease");
             }
             Err(_) => {
                 tracing::warn!("the API server does not answer about the leader's Lease");

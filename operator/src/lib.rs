@@ -13,11 +13,13 @@ pub mod execute;
 pub mod kinds;
 pub mod leader;
 pub mod manifest;
+pub mod measure;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod rbac;
 pub mod run;
+pub mod scaling;
 pub mod settled;
 
 pub use run::run;

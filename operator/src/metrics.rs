@@ -29,6 +29,9 @@ impl Outcome {
     }
 }
 
+/// Which cluster a figure is of. `namespace` is what Prometheus calls that of the operator's own pod.
+const OF_CLUSTER: [&str; 2] = ["cluster_namespace", "cluster"];
+
 /// The operator's metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -39,18 +42,19 @@ pub struct Metrics {
     next_block: IntGaugeVec,
     blocks_remaining: IntGaugeVec,
     grants: IntGaugeVec,
-    allocation_healthy: IntGaugeVec,
+    nodes: IntGaugeVec,
+    condition: IntGaugeVec,
 }
 
 impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let of_cluster = ["namespace", "name"];
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &of_cluster)?;
+        let gauge_by = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let gauge = |name: &str, help: &str| gauge_by(name, help, &OF_CLUSTER);
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counter.clone()))?;
@@ -70,13 +74,19 @@ impl Metrics {
             reconciles: counter("shortener_operator_reconciles_total", "Reconciles by outcome.", &["outcome"])?,
             duration,
             leads,
-            status_writes: counter("shortener_operator_status_writes_total", "Writes of a status.", &of_cluster)?,
+            status_writes: counter("shortener_operator_status_writes_total", "Writes of a status.", &OF_CLUSTER)?,
             next_block: gauge("shortener_operator_next_block", "The lowest block that was never granted.")?,
             blocks_remaining: gauge("shortener_operator_blocks_remaining", "Blocks of 65,536 codes that are left.")?,
             grants: gauge("shortener_operator_grants", "Pods that hold a grant.")?,
-            allocation_healthy: gauge(
-                "shortener_operator_allocation_healthy",
-                "1 while every node that asks for IDs gets them.",
+            nodes: gauge_by(
+                "shortener_operator_nodes",
+                "Nodes, wanted and ready.",
+                &[OF_CLUSTER[0], OF_CLUSTER[1], "state"],
+            )?,
+            condition: gauge_by(
+                "shortener_operator_condition",
+                "1 while a condition of the cluster is True.",
+                &[OF_CLUSTER[0], OF_CLUSTER[1], "condition"],
             )?,
         })
     }
@@ -92,13 +102,13 @@ impl Metrics {
         self.leads.set(leads.into());
     }
 
-    /// Counts a write of a status, and shows the allocation that it says.
+    /// Counts a write of a status, and shows what it says.
     pub fn wrote(&self, namespace: &str, name: &str, status: &ShortenerClusterStatus) {
         self.status_writes.with_label_values(&[namespace, name]).inc();
         self.show(namespace, name, status);
     }
 
-    /// Shows the allocation of a cluster.
+    /// Shows what the status of a cluster says.
     pub fn show(&self, namespace: &str, name: &str, status: &ShortenerClusterStatus) {
         let labels = [namespace, name];
         if let Some(allocation) = &status.allocation {
@@ -106,17 +116,26 @@ impl Metrics {
             self.blocks_remaining.with_label_values(&labels).set(allocation.blocks_remaining);
             self.grants.with_label_values(&labels).set(i64::try_from(allocation.grants.len()).unwrap_or(i64::MAX));
         }
-        let healthy = ConditionType::AllocationHealthy.as_str();
-        let is_healthy =
-            status.conditions.iter().any(|condition| condition.type_ == healthy && condition.status == "True");
-        self.allocation_healthy.with_label_values(&labels).set(is_healthy.into());
+        for (state, nodes) in [("wanted", status.replicas), ("ready", status.ready_replicas)] {
+            self.nodes.with_label_values(&[namespace, name, state]).set(nodes.unwrap_or_default().into());
+        }
+        for condition in &status.conditions {
+            let is_true = condition.status == "True";
+            self.condition.with_label_values(&[namespace, name, &condition.type_]).set(is_true.into());
+        }
     }
 
     /// Shows nothing of a cluster that is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
-        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants, &self.allocation_healthy] {
-            // There was none.
+        // What is not there cannot be removed, and need not be.
+        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants] {
             let _ = gauge.remove_label_values(&[namespace, name]);
+        }
+        for state in ["wanted", "ready"] {
+            let _ = self.nodes.remove_label_values(&[namespace, name, state]);
+        }
+        for condition in ConditionType::ALL {
+            let _ = self.condition.remove_label_values(&[namespace, name, condition.as_str()]);
         }
         let _ = self.status_writes.remove_label_values(&[namespace, name]);
     }

@@ -16,10 +16,12 @@ use shortener_crds::cluster::LivePod;
 use shortener_crds::ids::allocate::PodUid;
 use shortener_crds::lease::CLUSTER_LABEL;
 
+use crate::ambient;
 use crate::kinds::Kind;
 use crate::plan::allocate::node_leases;
 use crate::plan::validate::validate;
 use crate::plan::{Observed, Owned};
+use crate::scaling::{Scaling, warm};
 use crate::settled::Settled;
 pub use watches::{Scope, Trigger, Watches};
 
@@ -62,17 +64,20 @@ pub async fn observe(
     client: &Client,
     watches: &Watches,
     settled: &Settled,
+    scaling: &Scaling,
     default_image: &str,
     resource: &ShortenerCluster,
 ) -> Result<Observed, ObserveError> {
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
     let belongs = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL) == Some(&name);
     let pods = watches.pods().state();
-    let pods: BTreeMap<_, _> = pods
-        .iter()
-        .filter(|pod| pod.namespace().as_ref() == Some(&namespace) && belongs(pod.labels()))
-        .filter_map(|pod| live_pod(pod))
-        .collect();
+    let of_cluster = || pods.iter().filter(|pod| pod.namespace().as_ref() == Some(&namespace) && belongs(pod.labels()));
+    let warm = resource
+        .spec
+        .autoscaling
+        .as_ref()
+        .map_or(0, |autoscaling| warm(of_cluster().map(|pod| &**pod), autoscaling, &ambient::now()).len());
+    let pods: BTreeMap<_, _> = of_cluster().filter_map(|pod| live_pod(pod)).collect();
     let leases: Vec<_> = watches
         .leases()
         .state()
@@ -94,6 +99,7 @@ pub async fn observe(
         pods,
         secret_versions: secret_versions(client, resource, &namespace).await?,
         kinds,
+        load: scaling.seen(&namespace, &name, warm),
         default_image: default_image.to_owned(),
     })
 }

@@ -1,6 +1,7 @@
 //! What is → what is to be done. `plan` decides everything; nothing of it is left to the execution.
 
 pub mod allocate;
+pub mod autoscale;
 pub mod resources;
 pub mod status;
 pub mod validate;
@@ -13,12 +14,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
-use shortener_crds::cluster::{DeletionPolicy, LivePod};
+use shortener_crds::cluster::{DeletionPolicy, LivePod, NODES_MAX};
+use shortener_crds::conditions::Reason;
 use shortener_crds::ids::allocate::PodUid;
 use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
 
 use crate::kinds::Kind;
-use allocate::{Delivery, NodeLease, allocate_from};
+use allocate::{Allocated, Delivery, NodeLease, allocate_from};
+use autoscale::{Decided, Decision, Fleet, Seen};
 use resources::{Desired, HASH_ANNOTATION, Inputs, build_all, is_as_wanted};
 use status::{Facts, Rollout, events, status_of, status_of_invalid};
 use validate::{Replicas, ValidatedCluster, validate};
@@ -44,6 +47,8 @@ pub struct Observed {
     pub secret_versions: BTreeMap<String, String>,
     /// The kinds that the API server knows.
     pub kinds: BTreeSet<Kind>,
+    /// What is known of its load.
+    pub load: Seen,
     /// The image of this operator's release.
     pub default_image: String,
 }
@@ -110,6 +115,8 @@ pub struct Plan {
     pub delete_secret: Option<String>,
     /// What is to be told.
     pub events: Vec<Event>,
+    /// What was decided on the number of nodes, to be remembered once this is carried out.
+    pub decided: Option<Decided>,
     /// How soon to look again.
     pub look_again: Duration,
 }
@@ -177,9 +184,11 @@ fn plan_valid(
     let image = image.unwrap_or_else(|| observed.default_image.clone());
     let secrets = secrets(cluster, &observed.secret_versions);
     let deployment = deployment(&observed.owned);
-    let replicas = replicas(cluster, deployment.as_ref());
     let recorded = old.and_then(|status| status.allocation.as_ref());
     let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods);
+    let size = size(deployment.as_ref());
+    let decided = decide(resource, cluster, size, &allocated, &observed.load);
+    let replicas = replicas(cluster, size, decided.as_ref());
     let rollout = Rollout::of(deployment.as_ref(), replicas);
     let facts = Facts {
         image: &image,
@@ -188,15 +197,18 @@ fn plan_valid(
         allocated: &allocated,
         leases: &observed.leases,
         kinds: &observed.kinds,
+        decided: decided.as_ref(),
     };
     let status = status_of(resource, cluster, facts, now);
     let mut plan = Plan {
+        events: decided.iter().filter_map(|decided| scaled(size, decided)).collect(),
         deliveries: allocated.deliveries,
         generate_secret: secrets.to_generate.clone(),
         look_again: LOOK_AGAIN,
         ..Plan::default()
     }
     .with_status(resource, status);
+    plan.decided = decided;
     if let (Some(name), Some(_)) = (&secrets.to_generate, &deployment) {
         plan.events.push(Event {
             is_warning: true,
@@ -238,6 +250,7 @@ impl Plan {
             delete,
             delete_secret,
             events,
+            decided: _,
             look_again: _,
         } = self;
         finalizer.is_none()
@@ -272,16 +285,47 @@ fn deployment(owned: &[Owned]) -> Option<Deployment> {
     found.object.clone().try_parse().ok()
 }
 
+/// How many nodes the Deployment that is there is asked for.
+fn size(deployment: Option<&Deployment>) -> Option<i32> {
+    deployment.and_then(|deployment| deployment.spec.as_ref()).and_then(|spec| spec.replicas)
+}
+
+/// What the operator decides on the number of nodes, where that is its to decide and anything was measured.
+fn decide(
+    resource: &ShortenerCluster,
+    cluster: &ValidatedCluster,
+    size: Option<i32>,
+    allocated: &Allocated,
+    load: &Seen,
+) -> Option<Decided> {
+    let Replicas::Builtin(autoscaling) = &cluster.replicas else { return None };
+    // Each node that is added needs a block of its own.
+    let by_blocks = i64::from(size.unwrap_or_default()).saturating_add(allocated.status.blocks_remaining);
+    let by_blocks = i32::try_from(by_blocks).unwrap_or(i32::MAX);
+    let scarce = if by_blocks < NODES_MAX { Reason::OutOfBlocks } else { Reason::OutOfWorkers };
+    let fleet = Fleet { size, warm: load.warm, capacity: by_blocks.min(NODES_MAX), scarce };
+    load.decide(autoscaling, resource.metadata.generation, fleet)
+}
+
+/// The news of another size.
+fn scaled(size: Option<i32>, decided: &Decided) -> Option<Event> {
+    let (size, Decision { replicas, why, .. }) = (size?, &decided.decision);
+    let message = format!("from {size} to {replicas} nodes: {why}");
+    (size != *replicas).then(|| Event { is_warning: false, reason: "Scaled".to_owned(), message })
+}
+
 /// How many nodes the Deployment is to be asked for; `None` leaves the number to whoever decides.
-fn replicas(cluster: &ValidatedCluster, deployment: Option<&Deployment>) -> Option<i32> {
-    let current = deployment.and_then(|deployment| deployment.spec.as_ref()).and_then(|spec| spec.replicas);
+fn replicas(cluster: &ValidatedCluster, size: Option<i32>, decided: Option<&Decided>) -> Option<i32> {
     match &cluster.replicas {
         Replicas::Fixed(replicas) => Some(*replicas),
-        // Without measurements the fleet never shrinks, and is not below what was asked for that case.
-        Replicas::Builtin(autoscaling) => {
-            let least = autoscaling.fallback_replicas.unwrap_or(autoscaling.min_replicas);
-            Some(current.unwrap_or(least).max(least).min(autoscaling.max_replicas))
-        }
+        // Before anything is measured the fleet stays as it is, or begins with what is to be there without measurements.
+        Replicas::Builtin(autoscaling) => Some(decided.map_or_else(
+            || {
+                let least = autoscaling.fallback_replicas.unwrap_or(autoscaling.min_replicas);
+                size.unwrap_or(least).clamp(autoscaling.min_replicas, autoscaling.max_replicas)
+            },
+            |decided| decided.decision.replicas,
+        )),
         Replicas::Hpa(_, replicas) | Replicas::External(replicas) => *replicas,
     }
 }
@@ -337,6 +381,7 @@ mod tests {
             leases: Vec::new(),
             secret_versions: secrets.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
             kinds: Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()).collect(),
+            load: Seen::default(),
             default_image: "shortener:1".to_owned(),
         }
     }
@@ -397,15 +442,10 @@ mod tests {
     }
 
     #[test]
-    fn without_measurements_a_fleet_never_shrinks_and_keeps_to_its_limits() {
+    fn before_anything_is_measured_a_fleet_stays_as_it_is_within_its_limits() {
         let of = |running: Option<i32>, patch: Value| {
             let cluster = validate(&visited(&json!({"spec": {"autoscaling": patch}}))).unwrap();
-            let deployment: Option<Deployment> = running.map(|running| {
-                serde_json::from_value(json!({"metadata": {}, "spec": {"replicas": running,
-                    "selector": {}, "template": {}}}))
-                .unwrap()
-            });
-            replicas(&cluster, deployment.as_ref())
+            replicas(&cluster, running, None)
         };
         assert_eq!(of(None, json!({})), Some(3), "minReplicas");
         assert_eq!(of(None, json!({"fallbackReplicas": 5})), Some(5));

@@ -10,6 +10,7 @@ use axum::routing::get;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use prometheus::{Encoder, Registry, TextEncoder};
+use shortener_crds::causes::Causes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::leader;
 use crate::metrics::Metrics;
 use crate::observe::Watches;
 use crate::plan::resources::FIELD_MANAGER;
+use crate::scaling::Scaling;
 use crate::settled::Settled;
 
 /// Why the operator did not start.
@@ -31,6 +33,9 @@ pub enum RunError {
     /// A metric was registered twice.
     #[error("cannot register a metric")]
     Metrics(#[from] prometheus::Error),
+    /// There is no client for Prometheus.
+    #[error("cannot make a client for Prometheus")]
+    Http(#[source] reqwest::Error),
     /// There is no randomness for a name.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -70,11 +75,21 @@ pub async fn run(
         AbortOnDropHandle::new(tokio::spawn(part))
     });
     let _showing = AbortOnDropHandle::new(tokio::spawn(show_leadership(is_leader.clone(), metrics.clone())));
+    let scaling = Arc::new(Scaling::new().map_err(RunError::Http)?);
+    let measuring = scaling.clone().keep(
+        watches.clusters().clone(),
+        watches.pods().clone(),
+        watches.triggers(),
+        is_leader.clone(),
+        shutdown.clone(),
+    );
+    let _measuring = AbortOnDropHandle::new(tokio::spawn(measuring));
     let context = Arc::new(Context {
         executor: Executor::new(client.clone(), recorder),
         client,
         watches,
         settled: Settled::default(),
+        scaling,
         metrics,
         default_image: settings.node_image.clone(),
         leads: is_leader,
@@ -117,7 +132,7 @@ async fn serve_metrics(
         .with_state(Admin { registry, ready });
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await });
     if let Err(error) = serving.await {
-        tracing::error!(error = &error as &dyn std::error::Error, "metrics are not served any more");
+        tracing::error!(error = %Causes(&error), "metrics are not served any more");
     }
 }
 

@@ -15,6 +15,7 @@ pub mod operator;
 pub mod preload;
 pub mod prepared;
 pub mod programs;
+pub mod prometheus;
 pub mod redis_cluster;
 pub mod server_process;
 pub mod sizes;

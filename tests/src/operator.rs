@@ -3,6 +3,7 @@
 
 mod faults;
 mod leased_nodes;
+mod measured_nodes;
 mod simulated_node;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use faults::{StopAfter, client_that_stops};
 pub use leased_nodes::leased_nodes;
+pub use measured_nodes::{MeasuredNodes, NodeLoad};
 pub use simulated_node::SimulatedNode;
 
 use crate::kubernetes::Kubernetes;

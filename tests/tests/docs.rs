@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use serde_json::Value;
+use shortener_crds::conditions::ConditionType;
 use shortener_node::config::Settings;
 use shortener_tests::sizes::workspace_root;
 
 const WITH_PROMISES: [&str; 3] = ["ARCHITECTURE.md", "docs/security.md", "docs/faults.md"];
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/security.md",
     "docs/faults.md",
+    "docs/runbooks.md",
     "BENCHMARKS.md",
     "CHANGELOG.md",
     "charts/shortener-operator/README.md",
@@ -146,6 +148,20 @@ fn values_in(values: &Value, path: &str, found: &mut BTreeSet<String>) {
                 values_in(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
             }
         }
+    }
+}
+
+#[test]
+fn every_alert_and_every_condition_has_its_runbook() {
+    let (runbooks, rules) = (read("docs/runbooks.md"), read("operator/src/plan/resources/prometheus_rule.rs"));
+    let alerts: Vec<_> = rules.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        assert!(runbooks.contains(&format!("### {alert}\n")), "docs/runbooks.md says nothing of {alert}");
+    }
+    for condition in ConditionType::ALL {
+        let name = condition.as_str();
+        assert!(runbooks.lines().any(|line| line.starts_with('|') && line.contains(name)), "nothing of {name}");
     }
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "operator/allocation.rs"]
 mod allocation;
+#[path = "operator/autoscaling.rs"]
+mod autoscaling;
 #[path = "operator/crash.rs"]
 mod crash;
 #[path = "operator/objects.rs"]

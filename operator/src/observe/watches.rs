@@ -17,6 +17,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use shortener_crds::ShortenerCluster;
+use shortener_crds::causes::Causes;
 use shortener_crds::lease::CLUSTER_LABEL;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -72,6 +73,7 @@ pub struct Watches {
     pods: Store<Pod>,
     leases: Store<Lease>,
     owned: Arc<RwLock<BTreeMap<Kind, Store<DynamicObject>>>>,
+    triggers: mpsc::Sender<Trigger>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -88,6 +90,7 @@ impl Watches {
         let (leases, watching_leases) =
             watch(scope.api(client), labelled, (), triggers.clone(), lean::<Lease>, cluster_of::<Lease>);
         let owned = Arc::new(RwLock::new(BTreeMap::new()));
+        let ours = triggers.clone();
         let watcher = OwnedWatcher { client: client.clone(), scope: scope.clone(), owned: owned.clone(), triggers };
         let mut tasks = vec![watching_clusters, watching_pods, watching_leases];
         for kind in Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()) {
@@ -100,7 +103,7 @@ impl Watches {
         let mut watching = BTreeMap::new();
         watcher.discover(&mut watching).await;
         tasks.push(AbortOnDropHandle::new(tokio::spawn(watcher.keep_discovering(watching))));
-        (Self { clusters, pods, leases, owned, _tasks: tasks }, visits)
+        (Self { clusters, pods, leases, owned, triggers: ours, _tasks: tasks }, visits)
     }
 
     /// All clusters. What is decided on is read anew, as it is at that moment.
@@ -116,6 +119,11 @@ impl Watches {
     /// The Leases of all nodes.
     pub fn leases(&self) -> &Store<Lease> {
         &self.leases
+    }
+
+    /// Has a cluster visited for another reason than a change.
+    pub fn triggers(&self) -> mpsc::Sender<Trigger> {
+        self.triggers.clone()
     }
 
     /// What clusters own, by kind; of the kinds that the API server knows.
@@ -180,7 +188,7 @@ impl OwnedWatcher {
             Err(kube::Error::Api(status)) if status.code == 404 => Some(false),
             Err(error) => {
                 tracing::debug!(
-                    error = &error as &dyn std::error::Error,
+                    error = %Causes(&error),
                     kind = kind.kind(),
                     "cannot ask for the kind"
                 );
@@ -223,7 +231,7 @@ where
                     // that one, and says nothing until it has counted up to it.
                     Err(error) => {
                         failures += 1;
-                        tracing::warn!(error = &error as &dyn std::error::Error, failures, "a watch broke off");
+                        tracing::warn!(error = %Causes(&error), failures, "a watch broke off");
                         break;
                     }
                 }
@@ -275,7 +283,8 @@ fn lean_pod(pod: &mut Pod) {
     pod.spec = None;
     pod.annotations_mut().clear();
     if let Some(status) = &mut pod.status {
-        let pod_ip = status.pod_ip.take();
-        *status = k8s_openapi::api::core::v1::PodStatus { pod_ip, ..Default::default() };
+        let (pod_ip, mut conditions) = (status.pod_ip.take(), status.conditions.take());
+        conditions.iter_mut().for_each(|conditions| conditions.retain(|condition| condition.type_ == "Ready"));
+        *status = k8s_openapi::api::core::v1::PodStatus { pod_ip, conditions, ..Default::default() };
     }
 }

@@ -10,6 +10,7 @@ use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
 
 use crate::kinds::Kind;
 use crate::plan::allocate::{Allocated, NodeLease};
+use crate::plan::autoscale::Decided;
 use crate::plan::validate::{Invalid, Replicas, ValidatedCluster};
 use crate::plan::{Event, Secrets};
 
@@ -68,6 +69,8 @@ pub struct Facts<'a> {
     pub leases: &'a [NodeLease],
     /// The kinds that the API server knows.
     pub kinds: &'a BTreeSet<Kind>,
+    /// What was decided on the number of nodes, where the operator decides it and has measurements or misses them.
+    pub decided: Option<&'a Decided>,
 }
 
 /// The status of a cluster that makes sense, from what was seen and decided.
@@ -80,7 +83,14 @@ pub fn status_of(
     let Facts { image, rollout, allocated, .. } = facts;
     let old = resource.status.clone().unwrap_or_default();
     let selector = cluster.identity.selector().into_iter().map(|(key, value)| format!("{key}={value}"));
-    let verdicts = verdicts(cluster, facts);
+    let mut verdicts = verdicts(cluster, facts);
+    if matches!(cluster.replicas, Replicas::Builtin(_)) && facts.decided.is_none() {
+        // An operator that has just begun knows nothing better than the one before it.
+        verdicts.retain(|condition, _| {
+            !SCALING.contains(condition) || !old.conditions.iter().any(|known| known.type_ == condition.as_str())
+        });
+    }
+    let conditions = with_verdicts(old.conditions.clone(), verdicts, resource.metadata.generation, now);
     ShortenerClusterStatus {
         observed_generation: resource.metadata.generation,
         replicas: Some(rollout.wanted),
@@ -88,8 +98,8 @@ pub fn status_of(
         selector: Some(selector.collect::<Vec<_>>().join(",")),
         url: Some(cluster.base_url.text.clone()),
         image: Some(image.to_owned()),
-        conditions: with_verdicts(old.conditions, verdicts, resource.metadata.generation, now),
-        autoscaling: autoscaling(cluster, rollout),
+        autoscaling: autoscaling(cluster, &old, &conditions, facts),
+        conditions,
         allocation: Some(allocated.status.clone()),
     }
 }
@@ -163,7 +173,7 @@ fn verdicts(cluster: &ValidatedCluster, facts: Facts<'_>) -> BTreeMap<ConditionT
             reachable("Redis", "spec.cache.redisCluster.seedNodes", leases, |lease| lease.report.cache_reachable)
         }
     };
-    let (active, limited) = scaling(cluster);
+    let [active, limited, bound] = scaling(cluster, facts.decided);
     BTreeMap::from([
         (
             ConditionType::Ready,
@@ -175,7 +185,7 @@ fn verdicts(cluster: &ValidatedCluster, facts: Facts<'_>) -> BTreeMap<ConditionT
         (ConditionType::CacheReachable, cache),
         (ConditionType::ScalingActive, active),
         (ConditionType::ScalingLimited, limited),
-        (ConditionType::BackendBound, Verdict::unknown(Reason::MetricsUnavailable, "latency is not measured")),
+        (ConditionType::BackendBound, bound),
     ])
 }
 
@@ -236,37 +246,53 @@ fn reachable(what: &str, field: &str, leases: &[NodeLease], of: impl Fn(&NodeLea
     }
 }
 
-fn scaling(cluster: &ValidatedCluster) -> (Verdict, Verdict) {
+/// What the autoscaler tells about.
+const SCALING: [ConditionType; 3] =
+    [ConditionType::ScalingActive, ConditionType::ScalingLimited, ConditionType::BackendBound];
+
+/// In the order of [`SCALING`].
+fn scaling(cluster: &ValidatedCluster, decided: Option<&Decided>) -> [Verdict; 3] {
     let unlimited = |message: &str| Verdict::no(Reason::WithinLimits, message);
-    match &cluster.replicas {
-        Replicas::Fixed(_) => {
+    let (active, limited) = match (&cluster.replicas, decided) {
+        (Replicas::Builtin(_), Some(Decided { decision, .. })) => {
+            return [decision.active.clone(), decision.limited.clone(), decision.bound.clone()];
+        }
+        (Replicas::Builtin(_), None) => {
+            let pending = || Verdict::unknown(Reason::Pending, "nothing is measured yet");
+            return [pending(), pending(), pending()];
+        }
+        (Replicas::Fixed(_), _) => {
             (Verdict::unknown(Reason::Disabled, "spec.autoscaling is not set"), unlimited("nothing scales by itself"))
         }
-        Replicas::Builtin(_) => (
-            Verdict::no(
-                Reason::MetricsUnavailable,
-                "this release does not read Prometheus yet; the fleet is kept at spec.autoscaling.fallbackReplicas or more",
-            ),
-            unlimited("nothing scales by itself without measurements"),
-        ),
-        Replicas::Hpa(..) => (
+        (Replicas::Hpa(..), _) => (
             Verdict::yes(Reason::External, "a HorizontalPodAutoscaler decides; see its own conditions"),
             unlimited("the HorizontalPodAutoscaler keeps to its limits"),
         ),
-        Replicas::External(_) => (
+        (Replicas::External(_), _) => (
             Verdict::unknown(Reason::External, "spec.autoscaling.mode is none: somebody else decides"),
             unlimited("somebody else decides"),
         ),
-    }
+    };
+    [active, limited, Verdict::unknown(Reason::MetricsUnavailable, "latency is not measured")]
 }
 
-fn autoscaling(cluster: &ValidatedCluster, rollout: &Rollout) -> Option<AutoscalingStatus> {
-    match &cluster.replicas {
-        Replicas::Builtin(_) => Some(AutoscalingStatus {
-            wanted_replicas: Some(rollout.wanted),
-            reason: Some(Reason::MetricsUnavailable.as_str().to_owned()),
-            ..AutoscalingStatus::default()
-        }),
-        Replicas::Fixed(_) | Replicas::Hpa(..) | Replicas::External(_) => None,
-    }
+/// What the last decision saw that changed anything: the number of nodes, or what a condition says. A status that told of every
+/// measurement would be written all the time.
+fn autoscaling(
+    cluster: &ValidatedCluster,
+    old: &ShortenerClusterStatus,
+    conditions: &[Condition],
+    facts: Facts<'_>,
+) -> Option<AutoscalingStatus> {
+    let Replicas::Builtin(_) = &cluster.replicas else { return None };
+    let Some(Decided { decision, .. }) = facts.decided else { return old.autoscaling.clone() };
+    let is_said = |condition: &ConditionType| {
+        let said = |all: &[Condition]| {
+            let found = all.iter().find(|known| known.type_ == condition.as_str());
+            found.map(|found| (found.status.clone(), found.reason.clone()))
+        };
+        said(conditions) == said(&old.conditions)
+    };
+    let is_news = old.autoscaling.is_none() || old.replicas != Some(decision.replicas) || !SCALING.iter().all(is_said);
+    if is_news { Some(decision.status.clone()) } else { old.autoscaling.clone() }
 }

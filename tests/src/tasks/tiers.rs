@@ -10,7 +10,7 @@ use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
 use crate::prepared::{Prepared, prepare};
 use crate::sizes::{ON_SERVERS_VARIABLE, SOAK_VARIABLE, in_ci, workspace_root};
-use crate::{kubernetes, redis_cluster, tikv};
+use crate::{kubernetes, prometheus, redis_cluster, tikv};
 
 /// The test binary that needs a browser; of the others, some need [`SERVERS`].
 const BROWSER: &str = "browser";
@@ -18,10 +18,11 @@ const BROWSER: &str = "browser";
 const HTTP: &str = "http";
 /// Servers that several test binaries start: what they are, the script that provides them, and the variable that tells
 /// the tests where they are, so that no test binary looks for them again.
-const SERVERS: [(&str, &str, &str); 4] = [
+const SERVERS: [(&str, &str, &str); 5] = [
     ("PD and the store (built once, which takes minutes)", tikv::SCRIPT, tikv::BINARIES_VARIABLE),
     ("Kubernetes and Helm (built once, which takes minutes)", kubernetes::SCRIPT, kubernetes::PROGRAMS_VARIABLE),
     ("containerd", kubernetes::CONTAINERD_SCRIPT, kubernetes::CONTAINERD_VARIABLE),
+    ("prometheus", prometheus::SCRIPT, prometheus::PROGRAM_VARIABLE),
     ("redis-server", redis_cluster::SCRIPT, redis_cluster::SERVER_VARIABLE),
 ];
 

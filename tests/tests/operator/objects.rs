@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -133,6 +133,18 @@ async fn an_unchanged_resource_is_left_alone_also_by_another_release() -> Result
     scene.until_condition("main", "AllocationHealthy", "True", "Granted").await?;
     scene.until_condition("main", "StoreReachable", "True", "Reachable").await?;
     scene.until_there::<ConfigMap>("main-dashboard").await?;
+    // A rollout that makes no progress is told of after ten minutes.
+    let of_nodes = kube::api::ListParams::default().labels("app.kubernetes.io/instance=main");
+    let mut pods = Vec::new();
+    wait_until("there are as many pods as are wanted", SOON, async || {
+        pods = scene.api::<Pod>().list(&of_nodes).await?.items;
+        Ok(pods.len() == 3)
+    })
+    .await?;
+    for pod in pods {
+        scene.make_ready(&pod.name_any()).await?;
+    }
+    scene.until_condition("main", "Ready", "True", "AsWanted").await?;
     settled(&scene).await?;
     let before = versions(&scene).await?;
     let visits = operator.metric("shortener_operator_reconciles_total").await?;

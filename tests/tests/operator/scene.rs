@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -66,6 +67,16 @@ impl Scene {
 
     pub async fn node(&self, cluster: &str, pod: &str) -> Result<SimulatedNode> {
         SimulatedNode::start(&self.client, &self.namespace, cluster, pod).await
+    }
+
+    /// Says of a pod that it is ready, as the kubelet would that nothing runs it on.
+    pub async fn make_ready(&self, pod: &str) -> Result<()> {
+        let since = "2026-01-01T00:00:00Z";
+        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": since});
+        let status = Patch::Merge(json!({"status": {"phase": "Running", "conditions": [ready]}}));
+        let patched = self.api::<Pod>().patch_status(pod, &PatchParams::default(), &status).await;
+        patched.with_context(|| format!("making {pod} ready"))?;
+        Ok(())
     }
 
     /// Waits until a condition of the resource has this status and reason.

@@ -32,6 +32,13 @@ fn dashboard(namespace: &str, name: &str) -> Value {
         )
     };
     let rate = |metric: &str, by: &str| format!("sum by ({by}) (rate({metric}{{{of}}}[1m]))");
+    // What waited for a tier was not answered before it. Without Redis nothing waits for the cache.
+    let answered = |stage: &str| {
+        let count =
+            |stage: &str| format!("sum(rate(shortener_redirect_duration_seconds_count{{{of},stage=\"{stage}\"}}[5m]))");
+        format!("({} / {})", count(stage), count("total"))
+    };
+    let of_operator = format!(r#"cluster_namespace="{namespace}",cluster="{name}""#);
     let panels = [
         (
             "Redirect latency, p99",
@@ -49,7 +56,24 @@ fn dashboard(namespace: &str, name: &str) -> Value {
             "percentunit",
             vec![("{{pod}}", format!("shortener_in_flight_requests{{{of}}} / shortener_in_flight_limit{{{of}}}"))],
         ),
-        ("CPU", "short", vec![("{{pod}}", rate("process_cpu_seconds_total", "pod"))]),
+        (
+            "CPU ÷ limit",
+            "percentunit",
+            vec![(
+                "{{pod}}",
+                format!("rate(process_cpu_seconds_total{{{of}}}[1m]) / on (pod) shortener_cpu_limit_cores{{{of}}}"),
+            )],
+        ),
+        (
+            "Where redirects were answered",
+            "percentunit",
+            vec![
+                ("node's memory", format!("1 - {}", answered("cache"))),
+                ("Redis", format!("{} - {}", answered("cache"), answered("store"))),
+                ("store", answered("store")),
+            ],
+        ),
+        ("Nodes", "short", vec![("{{state}}", format!("max by (state) (shortener_operator_nodes{{{of_operator}}})"))]),
         (
             "Back ends: calls",
             "ops",
