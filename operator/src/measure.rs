@@ -171,12 +171,9 @@ fn sample_of(body: &[u8], nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| {
         unavailable(format!("what answers is no Prometheus ({error}); look at spec.autoscaling.prometheus.url"))
     })?;
-    let data = match (answer.status.as_str(), answer.data) {
-        ("success", Some(data)) => data,
-        _ => {
-            let why: String = answer.error.unwrap_or_default().chars().take(200).collect();
-            return Err(unavailable(format!("Prometheus refuses the query: {why}")));
-        }
+    let ("success", Some(data)) = (answer.status.as_str(), answer.data) else {
+        let why: String = answer.error.unwrap_or_default().chars().take(200).collect();
+        return Err(unavailable(format!("Prometheus refuses the query: {why}")));
     };
     let figures: BTreeMap<(&str, &str), f64> = data
         .result

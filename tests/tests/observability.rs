@@ -1,7 +1,8 @@
 //! What people and alerts look at: every query asks for metrics that are really exported, every dashboard's query is one that
 //! Prometheus understands, and every alert fires when it should and is silent when all is well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -32,7 +33,7 @@ fn objects(kind: Kind) -> Result<Vec<Value>> {
     let cluster: ShortenerCluster = serde_json::from_value(resource)?;
     let cluster = validate(&cluster).context("the sample makes sense")?;
     let kinds = Kind::ALL.iter().copied().collect();
-    let inputs = Inputs { image: "shortener:1", replicas: Some(3), secret_versions: Default::default(), kinds: &kinds };
+    let inputs = Inputs { image: "shortener:1", replicas: Some(3), secret_versions: BTreeMap::new(), kinds: &kinds };
     let all = build_all(&cluster, &inputs)?;
     Ok(all.into_iter().filter(|desired| desired.kind == kind).map(|desired| desired.object).collect())
 }
@@ -64,7 +65,7 @@ fn all_expressions() -> Result<Vec<String>> {
     expressions(&rules()?, &mut all);
     for dashboard in objects(Kind::ConfigMap)?.iter().filter_map(|map| map["data"].as_object()).flatten() {
         let (name, text) = dashboard;
-        if name.ends_with(".json") {
+        if Path::new(name).extension().is_some_and(|end| end == "json") {
             expressions(&serde_json::from_str(text.as_str().unwrap_or_default())?, &mut all);
         }
     }
@@ -140,6 +141,9 @@ async fn every_query_asks_for_metrics_that_are_exported_and_prometheus_understan
 /// A series for promtool: its name with labels, and its values minute by minute.
 type Series = (String, String);
 
+/// Of a series its name, a part of its labels, and the values that it has instead.
+type Fault = (&'static str, &'static str, &'static str);
+
 /// All is well: 100 redirects a second, all fast.
 fn well(hours: u32) -> Vec<Series> {
     let minutes = hours * 60;
@@ -173,10 +177,10 @@ fn well(hours: u32) -> Vec<Series> {
 }
 
 /// The series with others in place of those that begin so.
-fn but(mut series: Vec<Series>, changed: &[(&str, &str, &str)]) -> Result<Vec<Series>> {
+fn but(mut series: Vec<Series>, changed: &[Fault]) -> Result<Vec<Series>> {
     for (name, label, values) in changed {
         let found = series.iter_mut().find(|(full, _)| full.starts_with(name) && full.contains(label));
-        found.with_context(|| format!("there is no {name} with {label}"))?.1 = (*values).to_owned();
+        (*values).clone_into(&mut found.with_context(|| format!("there is no {name} with {label}"))?.1);
     }
     Ok(series)
 }
@@ -191,7 +195,7 @@ async fn every_alert_fires_when_it_should_and_none_while_all_is_well() -> Result
         ("shortener_redirect_duration_seconds_bucket", "le=\"0.05\"", "0+3000x600"),
         ("shortener_redirect_duration_seconds_bucket", "le=\"0.1\"", "0+3000x600"),
     ];
-    let faults: Vec<(&str, Vec<(&str, &str, &str)>)> = vec![
+    let faults: Vec<(&str, Vec<Fault>)> = vec![
         ("ShortenerLatencyBurnsFast", slow.to_vec()),
         ("ShortenerLatencyBurnsSlowly", slow.to_vec()),
         ("ShortenerErrors", vec![("shortener_http_requests_total", "503", "0+600x600")]),

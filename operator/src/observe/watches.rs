@@ -284,7 +284,9 @@ fn lean_pod(pod: &mut Pod) {
     pod.annotations_mut().clear();
     if let Some(status) = &mut pod.status {
         let (pod_ip, mut conditions) = (status.pod_ip.take(), status.conditions.take());
-        conditions.iter_mut().for_each(|conditions| conditions.retain(|condition| condition.type_ == "Ready"));
+        if let Some(conditions) = &mut conditions {
+            conditions.retain(|condition| condition.type_ == "Ready");
+        }
         *status = k8s_openapi::api::core::v1::PodStatus { pod_ip, conditions, ..Default::default() };
     }
 }

@@ -120,7 +120,7 @@ async fn connections(servers: &Servers, fleet: &Fleet) -> Result<Vec<Connections
     let (drivers, redis) = (servers.tikv.pd_endpoints(), servers.redis.seeds());
     let named = |server: SocketAddr| {
         let address = server.to_string();
-        let is_of = |servers: &[String]| servers.iter().any(|server| *server == address);
+        let is_of = |servers: &[String]| servers.contains(&address);
         let kind = if is_of(&drivers) {
             "PD"
         } else if is_of(&redis) {

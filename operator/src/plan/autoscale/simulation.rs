@@ -1,5 +1,13 @@
 //! The decision in a loop with a fleet as queueing theory has it, at the pace of a real operator with a real Prometheus.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "counts of pods and seconds are small"
+)]
+
 use std::collections::VecDeque;
 
 use serde_json::json;
