@@ -144,6 +144,15 @@ impl Verdict {
     pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
         Self { status: None, reason, message: message.into() }
     }
+
+    /// Its status, as a condition has it.
+    pub fn word(&self) -> &'static str {
+        match self.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+    }
 }
 
 /// Sets one condition. The time of its last transition stays where its status does.
@@ -154,12 +163,8 @@ pub fn set(
     generation: Option<i64>,
     now: &Time,
 ) {
-    let Verdict { status, reason, message } = verdict;
-    let status = match status {
-        Some(true) => "True",
-        Some(false) => "False",
-        None => "Unknown",
-    };
+    let status = verdict.word();
+    let Verdict { reason, message, .. } = verdict;
     let known = conditions.iter().position(|condition| condition.type_ == condition_type.as_str());
     let last = known.map(|index| &conditions[index]).filter(|condition| condition.status == status);
     let condition = Condition {

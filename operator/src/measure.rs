@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use serde::Deserialize;
 use shortener_crds::cluster::{Autoscaling, Prometheus};
 use url::form_urlencoded;
@@ -17,6 +18,10 @@ use crate::plan::autoscale::{Sample, Unavailable};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// More is no answer to what is asked.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How much of what Prometheus complains of is repeated, in characters.
+const SAID_MAX: usize = 200;
+/// The shortest window, in seconds.
+const RECENT_MIN_S: i32 = 15;
 /// Figures that were scraped longer ago than this many times the interval are old.
 const SCRAPES_MISSED: i32 = 2;
 
@@ -38,7 +43,7 @@ pub struct Nodes<'a> {
 }
 
 impl Measurements {
-    /// Fails when the system's certificates cannot be read.
+    /// Fails when the system cannot give what a client needs.
     pub fn new() -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(DEADLINE)
@@ -57,7 +62,7 @@ impl Measurements {
         if nodes.pods.is_empty() {
             return Err(Unavailable("no node is warm yet".to_owned()));
         }
-        let answer = self.ask(prometheus, &expression(settings, prometheus, nodes)).await;
+        let answer = self.ask(prometheus, &expression(settings, prometheus, nodes)).await.and_then(read);
         let answer = answer.map_err(|why| {
             Unavailable(format!(
                 "{why}; look at spec.autoscaling.prometheus.url, {}, and at that Prometheus",
@@ -67,7 +72,7 @@ impl Measurements {
         sample_of(&answer, nodes)
     }
 
-    async fn ask(&self, prometheus: &Prometheus, expression: &str) -> Result<Vec<u8>, String> {
+    async fn ask(&self, prometheus: &Prometheus, expression: &str) -> Result<(StatusCode, Vec<u8>), String> {
         let url = format!("{}/api/v1/query", prometheus.url.trim_end_matches('/'));
         // A form, since the names of a thousand pods are too long for a URL.
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs([("query", expression)]).finish();
@@ -84,7 +89,7 @@ impl Measurements {
             }
             body.extend_from_slice(&part);
         }
-        if status.is_success() { Ok(body) } else { Err(format!("Prometheus answers with {status}")) }
+        Ok((status, body))
     }
 }
 
@@ -101,9 +106,9 @@ fn cause(error: &reqwest::Error) -> String {
 fn expression(settings: &Autoscaling, prometheus: &Prometheus, nodes: Nodes<'_>) -> String {
     let names = nodes.pods.join("|");
     let of = format!(r#"namespace="{}",pod=~"{names}""#, nodes.namespace);
-    let window = prometheus.query_window_seconds;
-    // The last two scrapes and a half, so that there are always two of them in it.
-    let recent = (nodes.scraped_every * 5 / 2).clamp(15, window.max(15));
+    // Two scrapes and a half, so that there are always two of them in it.
+    let recent = (nodes.scraped_every * 5 / 2).max(RECENT_MIN_S);
+    let window = prometheus.query_window_seconds.max(recent);
     let quantile = f64::from(i32::from(settings.target_latency.percentile)) / 100.0;
     let latency = |seconds: i32| {
         format!(
@@ -166,15 +171,21 @@ struct Series {
     value: (f64, String),
 }
 
-fn sample_of(body: &[u8], nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
+/// What Prometheus says, or why that is no answer. Of what is none of Prometheus' nothing is repeated.
+fn read((status, body): (StatusCode, Vec<u8>)) -> Result<Data, String> {
+    match serde_json::from_slice(&body) {
+        Ok(Answer { status, data: Some(data), .. }) if status == "success" => Ok(data),
+        Ok(Answer { error: Some(error), .. }) => {
+            let why: String = error.chars().take(SAID_MAX).collect();
+            Err(format!("Prometheus refuses the query: {why}"))
+        }
+        _ if status.is_success() => Err("what answers is no Prometheus".to_owned()),
+        _ => Err(format!("Prometheus answers with {status}")),
+    }
+}
+
+fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
     let unavailable = |why: String| Unavailable(why);
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| {
-        unavailable(format!("what answers is no Prometheus ({error}); look at spec.autoscaling.prometheus.url"))
-    })?;
-    let ("success", Some(data)) = (answer.status.as_str(), answer.data) else {
-        let why: String = answer.error.unwrap_or_default().chars().take(200).collect();
-        return Err(unavailable(format!("Prometheus refuses the query: {why}")));
-    };
     let figures: BTreeMap<(&str, &str), f64> = data
         .result
         .iter()
@@ -195,7 +206,9 @@ fn sample_of(body: &[u8], nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
     // Of half of them is enough to go by; one that is cut off is no reason to stop.
     if fresh * 2.0 < f64::from(u32::try_from(named).unwrap_or(u32::MAX)) {
         return Err(unavailable(format!(
-            "Prometheus has figures of {fresh} of {named} nodes that are not older than {SCRAPES_MISSED} scrapes; look at its targets"
+            "Prometheus has figures of only {fresh} of {named} nodes that are not older than {SCRAPES_MISSED} scrapes, which \
+             spec.monitoring.intervalSeconds says are {} s apart; look at its targets",
+            nodes.scraped_every
         )));
     }
     let missing =
@@ -241,7 +254,8 @@ mod tests {
             .collect();
         let body = json!({"status": "success", "data": {"resultType": "vector", "result": result}}).to_string();
         let pods = PODS.map(str::to_owned);
-        sample_of(body.as_bytes(), Nodes { namespace: "links", pods: &pods, scraped_every: 15 })
+        let data = super::read((StatusCode::OK, body.into_bytes())).map_err(Unavailable)?;
+        sample_of(&data, Nodes { namespace: "links", pods: &pods, scraped_every: 15 })
     }
 
     const ALL: [(&str, &str, &str); 10] = [
@@ -316,11 +330,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prometheus_is_told() {
-        let nodes = Nodes { namespace: "links", pods: &[], scraped_every: 15 };
+    fn what_is_no_prometheus_is_told_and_not_repeated() {
+        let said =
+            |status: StatusCode, body: &str| super::read((status, body.as_bytes().to_vec())).err().unwrap_or_default();
         let refused = json!({"status": "error", "errorType": "bad_data", "error": "parse error"}).to_string();
-        assert!(sample_of(refused.as_bytes(), nodes).unwrap_err().0.contains("parse error"));
-        assert!(sample_of(b"<html>", nodes).unwrap_err().0.contains("spec.autoscaling.prometheus.url"));
+        assert!(said(StatusCode::BAD_REQUEST, &refused).contains("parse error"));
+        let long = json!({"status": "error", "error": "x".repeat(10_000)}).to_string();
+        assert!(said(StatusCode::BAD_REQUEST, &long).len() < 300);
+        for foreign in [r#"{"status": "ok", "data": "a secret"}"#, "<html>a secret</html>", r#"["a secret"]"#, ""] {
+            assert_eq!(said(StatusCode::OK, foreign), "what answers is no Prometheus", "{foreign}");
+            assert_eq!(said(StatusCode::NOT_FOUND, foreign), "Prometheus answers with 404 Not Found", "{foreign}");
+        }
+    }
+
+    #[test]
+    fn windows_are_long_enough_for_the_scrapes() {
+        let settings = json!({"minReplicas": 2, "maxReplicas": 9, "prometheus": {"url": "http://prometheus:9090"}});
+        let settings: Autoscaling = serde_json::from_value(settings).unwrap();
+        let pods = PODS.map(str::to_owned);
+        let asked = |scraped_every| {
+            let nodes = Nodes { namespace: "links", pods: &pods, scraped_every };
+            expression(&settings, settings.prometheus.as_ref().unwrap(), nodes)
+        };
+        assert!(asked(1).contains("[15s]") && asked(1).contains("[60s]"));
+        assert!(asked(60).contains("[150s]") && !asked(60).contains("[60s]"));
     }
 
     #[test]

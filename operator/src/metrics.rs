@@ -125,6 +125,13 @@ impl Metrics {
         }
     }
 
+    /// Shows nothing of any cluster: somebody else works, and what was true is not.
+    pub fn forget_all(&self) {
+        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants, &self.nodes, &self.condition] {
+            gauge.reset();
+        }
+    }
+
     /// Shows nothing of a cluster that is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
         // What is not there cannot be removed, and need not be.

@@ -201,14 +201,12 @@ fn plan_valid(
     };
     let status = status_of(resource, cluster, facts, now);
     let mut plan = Plan {
-        events: decided.iter().filter_map(|decided| scaled(size, decided)).collect(),
         deliveries: allocated.deliveries,
         generate_secret: secrets.to_generate.clone(),
         look_again: LOOK_AGAIN,
         ..Plan::default()
     }
     .with_status(resource, status);
-    plan.decided = decided;
     if let (Some(name), Some(_)) = (&secrets.to_generate, &deployment) {
         plan.events.push(Event {
             is_warning: true,
@@ -222,6 +220,8 @@ fn plan_valid(
         let desired = build_all(cluster, &inputs)?;
         plan.delete = unwanted(cluster, &observed.owned, &desired);
         plan.apply = desired.into_iter().filter(|desired| !is_there(desired, &observed.owned)).collect();
+        plan.events.extend(decided.as_ref().and_then(|decided| scaled(size, decided)));
+        plan.decided = decided;
     } else if secrets.to_generate.is_some() {
         plan.look_again = Duration::ZERO;
     }

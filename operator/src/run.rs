@@ -105,7 +105,11 @@ pub async fn run(
 
 async fn show_leadership(mut leads: watch::Receiver<bool>, metrics: Metrics) {
     loop {
-        metrics.leads(*leads.borrow_and_update());
+        let leading = *leads.borrow_and_update();
+        metrics.leads(leading);
+        if !leading {
+            metrics.forget_all();
+        }
         if leads.changed().await.is_err() {
             return;
         }

@@ -41,6 +41,7 @@ pub struct Scaling {
 #[derive(Debug, Default)]
 struct OfCluster {
     asked: Option<Duration>,
+    is_asking: bool,
     measured: Option<Measured>,
     decided: Option<Decided>,
 }
@@ -66,7 +67,9 @@ impl Scaling {
 
     /// Keeps a decision that was carried out.
     pub fn decided(&self, namespace: &str, name: &str, decided: Decided) {
-        self.clusters().entry((namespace.to_owned(), name.to_owned())).or_default().decided = Some(decided);
+        if let Some(of_cluster) = self.clusters().get_mut(&(namespace.to_owned(), name.to_owned())) {
+            of_cluster.decided = Some(decided);
+        }
     }
 
     /// Measures until `shutdown`, while this operator leads.
@@ -82,6 +85,8 @@ impl Scaling {
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             while asking.try_join_next().is_some() {}
             if !*leads.borrow() {
+                // Somebody else decides meanwhile: what was known is not what is.
+                self.clusters().clear();
                 continue;
             }
             for cluster in self.due(&clusters.state()) {
@@ -97,10 +102,11 @@ impl Scaling {
         }
     }
 
-    /// The clusters whose turn it is; those that are gone are forgotten.
+    /// The clusters whose turn it is; those that are gone, or are sized by somebody else, are forgotten.
     fn due(&self, clusters: &[Arc<ShortenerCluster>]) -> Vec<Arc<ShortenerCluster>> {
         let (now, mut known) = (self.now(), self.clusters());
-        let there: BTreeSet<Key> = clusters.iter().map(|cluster| key(cluster)).collect();
+        let ours = clusters.iter().filter(|cluster| builtin(cluster).is_some());
+        let there: BTreeSet<Key> = ours.map(|cluster| key(cluster)).collect();
         known.retain(|key, _| there.contains(key));
         let is_due = |cluster: &&Arc<ShortenerCluster>| {
             let Some(prometheus) = builtin(cluster).and_then(|autoscaling| autoscaling.prometheus.as_ref()) else {
@@ -108,9 +114,11 @@ impl Scaling {
             };
             let interval = Duration::from_secs(u64::try_from(prometheus.query_interval_seconds).unwrap_or_default());
             let of_cluster = known.entry(key(cluster)).or_default();
-            let is_due = of_cluster.asked.is_none_or(|asked| now.saturating_sub(asked) >= interval);
+            // One that is slow to answer is not asked again meanwhile: questions would pile up, and other clusters wait behind them.
+            let is_due =
+                !of_cluster.is_asking && of_cluster.asked.is_none_or(|asked| now.saturating_sub(asked) >= interval);
             if is_due {
-                of_cluster.asked = Some(now);
+                (of_cluster.asked, of_cluster.is_asking) = (Some(now), true);
             }
             is_due
         };
@@ -130,7 +138,10 @@ impl Scaling {
             tracing::debug!(namespace, name, why = unavailable.0, "no measurement");
         }
         let measured = Some(Measured { at: self.now(), sample });
-        self.clusters().entry((namespace, name)).or_default().measured = measured;
+        // One that was forgotten meanwhile is not known again because of an old answer.
+        if let Some(of_cluster) = self.clusters().get_mut(&(namespace, name)) {
+            (of_cluster.measured, of_cluster.is_asking) = (measured, false);
+        }
     }
 
     fn now(&self) -> Duration {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::Client as KubeClient;
 use kube::api::{Api, ListParams};
+use kube::{Client as KubeClient, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::fleet::Metrics;
 use crate::kubernetes::Kubernetes;
 use crate::programs::{node_program, operator_program};
 use crate::redis_cluster::RedisCluster;
@@ -97,6 +98,27 @@ impl Installed {
         self.kubectl(&["rollout", "status", "deployment/main", "--timeout=180s"]).await?;
         let all_stay = async || Ok(self.nodes().await?.iter().all(|pod| pod.metadata.deletion_timestamp.is_none()));
         wait_until("the old pods are gone", PATIENCE, all_stay).await
+    }
+
+    /// Waits until an operator of the newest release leads and has visited clusters twice.
+    pub async fn until_new_operator_has_visited(&self) -> Result<()> {
+        let of_operator = ListParams::default().labels("app.kubernetes.io/name=shortener-operator");
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        wait_until("a new operator has visited", PATIENCE, async || {
+            for pod in pods.list(&of_operator).await? {
+                let is_new = pod.annotations().get("release").is_some_and(|release| release == "next");
+                let address = pod.status.and_then(|status| status.pod_ip);
+                let (true, Some(address)) = (is_new, address) else { continue };
+                let Ok(metrics) = Metrics::at(&format!("http://{address}:9090")).await else { continue };
+                if metrics.sum("shortener_operator_leader") > 0.0
+                    && metrics.sum("shortener_operator_reconciles_total") >= 2.0
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
     }
 
     /// kubectl in the namespace of the nodes.

@@ -206,6 +206,8 @@ async fn every_alert_fires_when_it_should_and_none_while_all_is_well() -> Result
         ("ShortenerCodesRunOut", vec![("shortener_operator_blocks_remaining", "", "53000000-10000x600")]),
         ("ShortenerMintClash", vec![("shortener_mint_clashes_total", "", "0+1x600")]),
         ("ShortenerClaimsBurnt", vec![("shortener_claims_burnt_total", "", "0+1x600")]),
+        // A node that burnt some before it was scraped for the first time.
+        ("ShortenerClaimsBurnt", vec![("shortener_claims_burnt_total", "", "_x500 2x100")]),
         ("ShortenerClicksDropped", vec![("shortener_clicks_dropped_total", "", "0+60x600")]),
         ("ShortenerScalingBlind", vec![("shortener_operator_condition", "ScalingActive", "0x600")]),
     ];

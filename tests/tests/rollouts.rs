@@ -67,6 +67,7 @@ async fn restarts_changes_upgrades_and_other_sizes_lose_no_request() -> Result<(
     // Another operator: no node is replaced.
     let before = names(&installed).await?;
     installed.helm("upgrade", &["--set=podAnnotations.release=next"]).await?;
+    installed.until_new_operator_has_visited().await?;
     ensure!(names(&installed).await? == before, "an upgrade of the operator replaced nodes");
 
     // More nodes and fewer.

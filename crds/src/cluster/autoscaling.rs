@@ -154,10 +154,10 @@ impl JsonSchema for Percentile {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Prometheus {
-    /// Where its HTTP API is, without /api.
+    /// Where its HTTP API is, without /api: `http://` alone, for now.
     #[schemars(
         length(max = 512),
-        regex(pattern = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~/]*)?$")
+        regex(pattern = r"^http://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~/]*)?$")
     )]
     pub url: String,
     /// Over how long rates are taken, in seconds. Default 60.

@@ -32,6 +32,10 @@ const ROOMY: f64 = 0.5;
 const NEAR_TARGET: f64 = 0.7;
 /// At most so many times the warm nodes are wished for because of latency.
 const GROWTH_MAX: f64 = 2.0;
+/// After so long without a measurement, the last one is old, and after so long without a decision the history has a gap; and so many
+/// intervals more.
+const GAP: Duration = Duration::from_secs(15);
+const GAP_INTERVALS: u32 = 3;
 /// How long measurements are missed before the fleet goes to its fallback.
 const FALLBACK_AFTER: Duration = Duration::from_mins(3);
 
@@ -92,6 +96,7 @@ pub struct Fleet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     began: Duration,
+    decided: Duration,
     wishes: VecDeque<(Duration, i32)>,
     sizes: VecDeque<(Duration, i32)>,
     missing_since: Option<Duration>,
@@ -100,7 +105,7 @@ pub struct History {
 impl History {
     /// Nothing is known from before `now`.
     pub fn beginning(now: Duration) -> Self {
-        Self { began: now, wishes: VecDeque::new(), sizes: VecDeque::new(), missing_since: None }
+        Self { began: now, decided: now, wishes: VecDeque::new(), sizes: VecDeque::new(), missing_since: None }
     }
 }
 
@@ -116,8 +121,8 @@ pub struct Measured {
 /// A decision, and what it was made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// When that was measured which it answers.
-    pub of: Duration,
+    /// When that was measured which it answers, and whether that was old by then.
+    pub of: (Duration, bool),
     /// The generation of the spec that it was made for.
     pub generation: Option<i64>,
     /// How many, and why.
@@ -143,13 +148,20 @@ impl Seen {
     /// A decision on the last measurement: the one there is, if it was made on that for this spec. None before there is any.
     pub fn decide(&self, settings: &Autoscaling, generation: Option<i64>, fleet: Fleet) -> Option<Decided> {
         let measured = self.measured.as_ref()?;
-        if let Some(decided) = self.decided.as_ref().filter(|it| it.of == measured.at && it.generation == generation) {
+        let interval = settings.prometheus.as_ref().map_or(0, |prometheus| prometheus.query_interval_seconds);
+        let gap = GAP + GAP_INTERVALS * seconds(interval);
+        let is_old = self.now.saturating_sub(measured.at) > gap;
+        let of = (measured.at, is_old);
+        if let Some(decided) = self.decided.as_ref().filter(|it| it.of == of && it.generation == generation) {
             return Some(decided.clone());
         }
-        let beginning = History::beginning(measured.at);
-        let history = self.decided.as_ref().map_or(&beginning, |decided| &decided.history);
-        let (decision, history) = decide(settings, fleet, &measured.sample, history, self.now);
-        Some(Decided { of: measured.at, generation, decision, history })
+        let old = || Unavailable("the operator has not come to ask Prometheus for a while".to_owned());
+        let sample = if is_old { Err(old()) } else { measured.sample.clone() };
+        // What was wished for before a gap says nothing about the time between.
+        let went_on = self.decided.as_ref().filter(|it| self.now.saturating_sub(it.history.decided) <= gap);
+        let history = went_on.map_or_else(|| History::beginning(self.now), |decided| decided.history.clone());
+        let (decision, history) = decide(settings, fleet, &sample, &history, self.now);
+        Some(Decided { of, generation, decision, history })
     }
 }
 
@@ -187,7 +199,7 @@ pub fn decide(
     history: &History,
     now: Duration,
 ) -> (Decision, History) {
-    let mut history = history.clone();
+    let mut history = History { decided: now, ..history.clone() };
     let size = fleet.size.unwrap_or_else(|| settings.fallback_replicas.unwrap_or(settings.min_replicas));
     let nonsense =
         || Unavailable("what Prometheus answers is no number; look at what it scrapes from the nodes".to_owned());
@@ -318,16 +330,14 @@ fn hold_to_limits(
     let floor = biggest - (biggest * down.percent / 100).max(down.nodes);
     let paced = within.min(ceiling.max(size)).max(floor.min(size)).clamp(settings.min_replicas, most);
 
-    let limited = if steady > most && most == settings.max_replicas {
-        Verdict::yes(
-            Reason::AtMaximum,
-            format!("more nodes are wished for than spec.autoscaling.maxReplicas, which is {most}"),
-        )
-    } else if steady > most {
-        Verdict::yes(
-            fleet.scarce,
-            format!("more nodes are wished for than worker IDs and blocks are there for, which is {most}"),
-        )
+    // By the largest wish of the window, so that one which comes and goes is not news each time.
+    let wished = largest.max(steady);
+    let limited = if wished > most && most == settings.max_replicas {
+        let message = format!("more nodes are wished for than spec.autoscaling.maxReplicas, which is {most}");
+        Verdict::yes(Reason::AtMaximum, message)
+    } else if wished > most {
+        let message = format!("more nodes are wished for than worker IDs and blocks are there for, which is {most}");
+        Verdict::yes(fleet.scarce, message)
     } else if paced < within {
         Verdict::no(Reason::RateLimited, "the fleet grows as fast as spec.autoscaling.scaleUp allows")
     } else if steady < settings.min_replicas {
@@ -445,6 +455,29 @@ mod tests {
         let idle =
             decide(&settings(&json!({})), fleet(2), &Ok(sample(20.0, 0.9, 0.1)), &history, Duration::from_hours(1)).0;
         assert_eq!((idle.replicas, idle.limited.reason), (2, Reason::AtMinimum));
+    }
+
+    #[test]
+    fn after_a_gap_history_begins_anew_and_what_was_measured_before_is_old() {
+        let settings = settings(&json!({}));
+        let idle = |at: u64| Some(Measured { at: Duration::from_secs(at), sample: Ok(sample(1.0, 0.9, 0.01)) });
+        let seen = |now: u64, measured, decided| Seen { now: Duration::from_secs(now), warm: 9, measured, decided };
+        // Wishes for a whole window: it may shrink.
+        let (mut decided, mut now) = (None, 0);
+        while now <= 300 {
+            decided = seen(now, idle(now), decided).decide(&settings, Some(1), fleet(9));
+            now += 15;
+        }
+        assert_eq!(decided.as_ref().unwrap().decision.replicas, 8);
+        // Somebody else has decided since: nothing of that time is known.
+        let later = seen(4_000, idle(4_000), decided.clone()).decide(&settings, Some(1), fleet(30)).unwrap();
+        assert_eq!(later.decision.replicas, 30);
+        // Nothing was measured since: that is no measurement.
+        let blind = seen(4_000, idle(300), decided.clone()).decide(&settings, Some(1), fleet(30)).unwrap();
+        assert_eq!((blind.decision.replicas, blind.decision.active.status), (30, Some(false)));
+        // Between two measurements a decision stands.
+        let again = seen(310, idle(300), decided.clone()).decide(&settings, Some(1), fleet(9));
+        assert_eq!(again, decided);
     }
 
     #[test]

@@ -86,9 +86,16 @@ pub fn status_of(
     let mut verdicts = verdicts(cluster, facts);
     if matches!(cluster.replicas, Replicas::Builtin(_)) && facts.decided.is_none() {
         // An operator that has just begun knows nothing better than the one before it.
-        verdicts.retain(|condition, _| {
-            !SCALING.contains(condition) || !old.conditions.iter().any(|known| known.type_ == condition.as_str())
-        });
+        verdicts.retain(|condition, _| !SCALING.contains(condition) || said(&old.conditions, *condition).is_none());
+    }
+    // What is measured changes all the time: for the same reason, of the same spec, the first message stays.
+    for condition in &SCALING {
+        if let (Some(verdict), Some(known)) = (verdicts.get_mut(condition), said(&old.conditions, *condition))
+            && (known.status.as_str(), known.reason.as_str()) == (verdict.word(), verdict.reason.as_str())
+            && known.observed_generation == resource.metadata.generation
+        {
+            verdict.message.clone_from(&known.message);
+        }
     }
     let conditions = with_verdicts(old.conditions.clone(), verdicts, resource.metadata.generation, now);
     ShortenerClusterStatus {
@@ -246,6 +253,11 @@ fn reachable(what: &str, field: &str, leases: &[NodeLease], of: impl Fn(&NodeLea
     }
 }
 
+/// What a condition says now.
+fn said(conditions: &[Condition], condition: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|known| known.type_ == condition.as_str())
+}
+
 /// What the autoscaler tells about.
 const SCALING: [ConditionType; 3] =
     [ConditionType::ScalingActive, ConditionType::ScalingLimited, ConditionType::BackendBound];
@@ -287,11 +299,8 @@ fn autoscaling(
     let Replicas::Builtin(_) = &cluster.replicas else { return None };
     let Some(Decided { decision, .. }) = facts.decided else { return old.autoscaling.clone() };
     let is_said = |condition: &ConditionType| {
-        let said = |all: &[Condition]| {
-            let found = all.iter().find(|known| known.type_ == condition.as_str());
-            found.map(|found| (found.status.clone(), found.reason.clone()))
-        };
-        said(conditions) == said(&old.conditions)
+        let of = |all| said(all, *condition).map(|known| (&known.status, &known.reason));
+        of(conditions) == of(&old.conditions)
     };
     let is_news = old.autoscaling.is_none() || old.replicas != Some(decision.replicas) || !SCALING.iter().all(is_said);
     if is_news { Some(decision.status.clone()) } else { old.autoscaling.clone() }

@@ -18,13 +18,16 @@ pub(super) fn build_dashboard(cluster: &ValidatedCluster) -> ConfigMap {
     let file = format!("shortener-{}-{}.json", identity.namespace, identity.name);
     ConfigMap {
         metadata,
-        data: Some(BTreeMap::from([(file, dashboard(&identity.namespace, &identity.name).to_string())])),
+        data: Some(BTreeMap::from([(
+            file,
+            dashboard(&identity.namespace, &identity.name, cluster.redis.is_some()).to_string(),
+        )])),
         ..ConfigMap::default()
     }
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: one panel after another")]
-fn dashboard(namespace: &str, name: &str) -> Value {
+fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
     let of = format!(r#"namespace="{namespace}",shortener_dev_cluster="{name}""#);
     let latency = |quantile: &str, stage: &str| {
         format!(
@@ -32,7 +35,7 @@ fn dashboard(namespace: &str, name: &str) -> Value {
         )
     };
     let rate = |metric: &str, by: &str| format!("sum by ({by}) (rate({metric}{{{of}}}[1m]))");
-    // What waited for a tier was not answered before it. Without Redis nothing waits for the cache.
+    // What waited for a tier was not answered before it.
     let answered = |stage: &str| {
         let count =
             |stage: &str| format!("sum(rate(shortener_redirect_duration_seconds_count{{{of},stage=\"{stage}\"}}[5m]))");
@@ -67,11 +70,16 @@ fn dashboard(namespace: &str, name: &str) -> Value {
         (
             "Where redirects were answered",
             "percentunit",
-            vec![
-                ("node's memory", format!("1 - {}", answered("cache"))),
-                ("Redis", format!("{} - {}", answered("cache"), answered("store"))),
-                ("store", answered("store")),
-            ],
+            match has_redis {
+                true => vec![
+                    ("node's memory", format!("1 - {}", answered("cache"))),
+                    ("Redis", format!("{} - {}", answered("cache"), answered("store"))),
+                    ("store", answered("store")),
+                ],
+                false => {
+                    vec![("node's memory", format!("1 - {}", answered("store"))), ("store", answered("store"))]
+                }
+            },
         ),
         ("Nodes", "short", vec![("{{state}}", format!("max by (state) (shortener_operator_nodes{{{of_operator}}})"))]),
         (

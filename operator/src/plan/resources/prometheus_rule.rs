@@ -14,6 +14,10 @@ use crate::plan::validate::{Replicas, ValidatedCluster};
 /// Where alerts are explained.
 const RUNBOOK: &str = "docs/runbooks.md";
 
+/// How many times its pace a month's budget burns that is gone in two days, and in five.
+const FAST: f64 = 14.4;
+const SLOW: f64 = 6.0;
+
 /// One alert.
 struct Alert {
     name: &'static str,
@@ -63,20 +67,25 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
     let budget = 1.0 - f64::from(i32::from(target.percentile)) / 100.0;
     // Only where there are enough redirects to tell.
     let slow = |burns: f64, window: &str| {
-        // Of a budget of a tenth nothing can burn fourteen times as much.
-        let quantile = (1.0 - burns * budget).max(0.5);
+        let quantile = 1.0 - burns * budget;
         format!(
             "histogram_quantile({quantile:.3}, sum by (le) (rate(shortener_redirect_duration_seconds_bucket{{{nodes},stage=\"total\"}}[{window}]))) > {target_s} \
              and sum(rate(shortener_redirect_duration_seconds_count{{{nodes},stage=\"total\"}}[{window}])) > 1"
         )
     };
     let burn = |burns: f64, long: &str, short: &str| format!("({}) and ({})", slow(burns, long), slow(burns, short));
+    // A series that begins above nothing has no increase.
+    let happened = |metric: &str| {
+        format!(
+            "increase({metric}{{{nodes}}}[1h]) > 0 or ({metric}{{{nodes}}} > 0 unless {metric}{{{nodes}}} offset 1h)"
+        )
+    };
     let is_true =
         |condition: &str| format!("max(shortener_operator_condition{{{operator},condition=\"{condition}\"}})");
-    let mut alerts = vec![
+    let of_latency = [
         Alert {
             name: "ShortenerLatencyBurnsFast",
-            expr: burn(14.4, "1h", "5m"),
+            expr: burn(FAST, "1h", "5m"),
             minutes: 2,
             severity: "critical",
             summary: "So many redirects are slower than the target that a month's budget for that is gone in two days.",
@@ -84,12 +93,14 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
         },
         Alert {
             name: "ShortenerLatencyBurnsSlowly",
-            expr: burn(6.0, "6h", "30m"),
+            expr: burn(SLOW, "6h", "30m"),
             minutes: 15,
             severity: "warning",
             summary: "So many redirects are slower than the target that a month's budget for that is gone in five days.",
             next: "As for ShortenerLatencyBurnsFast, without the hurry.",
         },
+    ];
+    let mut alerts = vec![
         Alert {
             name: "ShortenerErrors",
             expr: format!(
@@ -144,7 +155,7 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
         },
         Alert {
             name: "ShortenerMintClash",
-            expr: format!("increase(shortener_mint_clashes_total{{{nodes}}}[1h]) > 0"),
+            expr: happened("shortener_mint_clashes_total"),
             minutes: 0,
             severity: "critical",
             summary: "A code was minted that was there already.",
@@ -152,7 +163,7 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
         },
         Alert {
             name: "ShortenerClaimsBurnt",
-            expr: format!("increase(shortener_claims_burnt_total{{{nodes}}}[1h]) > 0"),
+            expr: happened("shortener_claims_burnt_total"),
             minutes: 0,
             severity: "warning",
             summary: "Blocks were granted that had been claimed before.",
@@ -167,6 +178,10 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
             next: "The store takes them too slowly: look at its latency, or raise spec.config.analyticsBatchSize.",
         },
     ];
+    // Of a budget of a tenth nothing can burn fourteen times as much.
+    if FAST * budget < 1.0 {
+        alerts.extend(of_latency);
+    }
     if let Replicas::Builtin(_) = &cluster.replicas {
         alerts.push(Alert {
             name: "ShortenerScalingBlind",
