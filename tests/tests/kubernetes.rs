@@ -324,9 +324,9 @@ async fn pods_run_become_ready_and_reach_services_and_this_machine() -> Result<(
     let here = TcpListener::bind((kubernetes.host(), 0)).await?;
     let port = here.local_addr()?.port();
     let script = format!(
-        "ask() {{ printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /bin/busybox nc -w 5 $1 $2; }}
-        /bin/busybox wget -S http://{cluster_ip} # it leads elsewhere, where there is no way to
-        ask $KUBERNETES_SERVICE_HOST 443 && ask {} {port} && /bin/busybox id -u",
+        "ask() {{ printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /usr/local/bin/busybox nc -w 5 $1 $2; }}
+        /usr/local/bin/busybox wget -S http://{cluster_ip} # it leads elsewhere, where there is no way to
+        ask $KUBERNETES_SERVICE_HOST 443 && ask {} {port} && /usr/local/bin/busybox id -u",
         kubernetes.host()
     );
     let asking = json!({ "image": "localhost/busybox:1", "args": ["sh", "-c", script] });
