@@ -40,6 +40,8 @@ pub struct History(Mutex<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     acknowledged: Vec<Acknowledged>,
+    /// Only so many of them are followed.
+    followed: Option<usize>,
     answers: BTreeMap<String, u64>,
     slowest: BTreeMap<String, Duration>,
     wrong: Vec<String>,
@@ -87,8 +89,19 @@ impl History {
     /// A link that was acknowledged, chosen by `number`.
     pub fn link(&self, number: usize) -> Option<Acknowledged> {
         let seen = self.seen();
-        let index = number.checked_rem(seen.acknowledged.len())?;
+        let followed = seen.followed.unwrap_or(usize::MAX).min(seen.acknowledged.len());
+        let index = number.checked_rem(followed)?;
         seen.acknowledged.get(index).cloned()
+    }
+
+    /// Has only the first so many links chosen from now on; none: all.
+    pub fn follow_only(&self, first: Option<usize>) {
+        self.seen().followed = first;
+    }
+
+    /// The first so many links.
+    pub fn first(&self, links: usize) -> Vec<Acknowledged> {
+        self.seen().acknowledged.iter().take(links).cloned().collect()
     }
 
     /// How many links were acknowledged.

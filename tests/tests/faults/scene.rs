@@ -1,4 +1,5 @@
 //! A fleet on servers of its own, and the load on it that counts every answer.
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +109,21 @@ impl Scene {
                 anyhow::bail!("not well after {deadline:?}: {}\n{logs}", self.history.summary())
             }
         }
+    }
+
+    /// Has only links followed that are in Redis: all but a few of the youngest.
+    pub async fn follow_only_what_redis_has(&self) -> Result<()> {
+        let links = self.history.links();
+        let first = self.history.first(links);
+        let are_there = async || {
+            let Ok(keys) = self.servers.redis.keys_of("url").await else { return false };
+            // A key ends with the domain, of which there is none here, and the path.
+            let paths: HashSet<&str> = keys.iter().filter_map(|key| key.rsplit(':').next()).collect();
+            first.iter().all(|link| paths.contains(link.path.as_str()))
+        };
+        until("all links are in Redis", PATIENCE, are_there).await?;
+        self.history.follow_only(Some(links));
+        Ok(())
     }
 
     /// Answers that a fault cost.
