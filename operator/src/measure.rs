@@ -185,7 +185,6 @@ fn read((status, body): (StatusCode, Vec<u8>)) -> Result<Data, String> {
 }
 
 fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
-    let unavailable = |why: String| Unavailable(why);
     let figures: BTreeMap<(&str, &str), f64> = data
         .result
         .iter()
@@ -197,7 +196,7 @@ fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
     let figure = |name: &str| figures.get(&(name, "")).copied();
     let named = nodes.pods.len();
     if figure("nodes").is_none() {
-        return Err(unavailable(format!(
+        return Err(Unavailable(format!(
             "Prometheus has no figures of the {named} nodes in namespace {}; its scrapes must give them the labels namespace and pod",
             nodes.namespace
         )));
@@ -205,14 +204,14 @@ fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
     let fresh = figure("fresh").unwrap_or_default();
     // Of half of them is enough to go by; one that is cut off is no reason to stop.
     if fresh * 2.0 < f64::from(u32::try_from(named).unwrap_or(u32::MAX)) {
-        return Err(unavailable(format!(
+        return Err(Unavailable(format!(
             "Prometheus has figures of only {fresh} of {named} nodes that are not older than {SCRAPES_MISSED} scrapes, which \
              spec.monitoring.intervalSeconds says are {} s apart; look at its targets",
             nodes.scraped_every
         )));
     }
     let missing =
-        |what: &str| unavailable(format!("Prometheus has no {what} of the nodes yet: that takes two scrapes"));
+        |what: &str| Unavailable(format!("Prometheus has no {what} of the nodes yet: that takes two scrapes"));
     let time = |stage: &str| figures.get(&("time", stage)).copied().ok_or_else(|| missing("redirect times"));
     let (local, cache, store) = (time("local")?, time("cache")?, time("store")?);
     let redirects = figure("redirects").ok_or_else(|| missing("redirects"))?;

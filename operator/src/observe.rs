@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use shortener_crds::ShortenerCluster;
 use shortener_crds::cluster::LivePod;
@@ -69,9 +69,8 @@ pub async fn observe(
     resource: &ShortenerCluster,
 ) -> Result<Observed, ObserveError> {
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
-    let belongs = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL) == Some(&name);
     let pods = watches.pods().state();
-    let of_cluster = || pods.iter().filter(|pod| pod.namespace().as_ref() == Some(&namespace) && belongs(pod.labels()));
+    let of_cluster = || pods.iter().filter(|pod| belongs(&***pod, &namespace, &name));
     let warm = resource
         .spec
         .autoscaling
@@ -82,14 +81,13 @@ pub async fn observe(
         .leases()
         .state()
         .iter()
-        .filter(|lease| lease.namespace().as_ref() == Some(&namespace) && belongs(lease.labels()))
+        .filter(|lease| belongs(&***lease, &namespace, &name))
         .map(|lease| (**lease).clone())
         .collect();
     let owned = watches.owned();
     let kinds: BTreeSet<Kind> = owned.keys().copied().collect();
-    let is_of = |object: &DynamicObject| object.namespace().as_ref() == Some(&namespace) && belongs(object.labels());
     let owned = owned.iter().flat_map(|(kind, store)| {
-        let objects = store.state().into_iter().filter(|object| is_of(object));
+        let objects = store.state().into_iter().filter(|object| belongs(&**object, &namespace, &name));
         objects.map(|object| Owned { kind: *kind, is_settled: settled.is(*kind, &object), object: (*object).clone() })
     });
     let owned: Vec<_> = owned.collect();
@@ -102,6 +100,12 @@ pub async fn observe(
         load: scaling.seen(&namespace, &name, warm),
         default_image: default_image.to_owned(),
     })
+}
+
+/// Whether an object is of this cluster, by its label.
+pub fn belongs(object: &impl ResourceExt, namespace: &str, cluster: &str) -> bool {
+    let labelled = object.labels().get(CLUSTER_LABEL);
+    object.namespace().as_deref() == Some(namespace) && labelled.is_some_and(|name| name == cluster)
 }
 
 fn live_pod(pod: &Pod) -> Option<(PodUid, LivePod)> {

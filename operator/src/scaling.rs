@@ -11,14 +11,13 @@ use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use shortener_crds::ShortenerCluster;
 use shortener_crds::cluster::{Autoscaling, AutoscalingMode};
-use shortener_crds::lease::CLUSTER_LABEL;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient;
 use crate::measure::{Measurements, Nodes};
-use crate::observe::Trigger;
+use crate::observe::{Trigger, belongs};
 use crate::plan::autoscale::{Decided, Measured, Seen};
 
 /// How often it is looked whose turn it is.
@@ -129,7 +128,7 @@ impl Scaling {
         let Some(autoscaling) = builtin(cluster) else { return };
         let (namespace, name) = key(cluster);
         let of_cluster = pods.state();
-        let of_cluster = of_cluster.iter().map(|pod| &**pod).filter(|pod| belongs(pod, &namespace, &name));
+        let of_cluster = of_cluster.iter().map(|pod| &**pod).filter(|pod| belongs(*pod, &namespace, &name));
         let pods = warm(of_cluster, autoscaling, &ambient::now());
         let scraped_every = cluster.spec.monitoring.clone().unwrap_or_default().interval_seconds;
         let nodes = Nodes { namespace: &namespace, pods: &pods, scraped_every };
@@ -160,10 +159,6 @@ fn key(cluster: &ShortenerCluster) -> Key {
 /// How the operator is to size a cluster, if it is to.
 fn builtin(cluster: &ShortenerCluster) -> Option<&Autoscaling> {
     cluster.spec.autoscaling.as_ref().filter(|autoscaling| autoscaling.mode == AutoscalingMode::Builtin)
-}
-
-fn belongs(pod: &Pod, namespace: &str, cluster: &str) -> bool {
-    pod.namespace().as_deref() == Some(namespace) && pod.labels().get(CLUSTER_LABEL).is_some_and(|name| name == cluster)
 }
 
 /// The names of the pods that have been ready for as long as warming up takes, and are to stay.

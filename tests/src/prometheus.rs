@@ -6,12 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use crate::client::Client;
-use crate::prepared::{Prepared, not_run, prepare};
+use crate::prepared::{Prepared, not_run, provided};
 use crate::server_process::{ServerFolder, ServerProcess, lasting_ports, wait_until};
-use crate::sizes::environment;
 
 /// Installs Prometheus and prints where it is.
 pub const SCRIPT: &str = "tests/env/prometheus.sh";
@@ -139,9 +137,5 @@ impl Prometheus {
 /// Where it is: named by the environment, else installed by the script, once a process.
 async fn program() -> Result<Prepared> {
     static PROGRAM: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(PROGRAM_VARIABLE) {
-        Some(path) => Ok(Prepared::Ready(path)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    PROGRAM.get_or_try_init(find).await.cloned()
+    provided(&PROGRAM, PROGRAM_VARIABLE, SCRIPT).await
 }

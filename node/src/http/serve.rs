@@ -52,13 +52,13 @@ pub async fn serve(
     let server = Server { listener, connections, builder, router, graceful: GracefulShutdown::new(), says_goodbye };
     server.accept_until(shutdown.cancelled()).await;
     server.says_goodbye.store(true, Ordering::Relaxed);
-    let begun = tokio::time::timeout(drain, async {
+    let ended = tokio::time::timeout(drain, async {
         server.accept_until(server.left_alone(connections_max, farewell)).await;
         let Server { listener, graceful, .. } = server;
         drop(listener);
         graceful.shutdown().await;
     });
-    if begun.await.is_err() {
+    if ended.await.is_err() {
         tracing::warn!("some requests did not finish within {drain:?}");
     }
 }

@@ -3,7 +3,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use super::control_plane::ControlPlane;
 use super::credentials::Credentials;
@@ -12,7 +11,7 @@ use super::network::Network;
 use super::{
     DEFAULT_NAMESPACE, KUBECONFIG_VARIABLE, Kubernetes, PROGRAMS_VARIABLE, SCRIPT, audit, wait_for_service_account,
 };
-use crate::prepared::{Prepared, not_run, prepare, say_not_run};
+use crate::prepared::{Prepared, not_run, provided, say_not_run};
 use crate::server_process::{ServerFolder, lasting_ports};
 use crate::sizes::environment;
 
@@ -104,11 +103,7 @@ impl Kubernetes {
 /// Where the programs are: named by the environment, else built by the script, once a process.
 async fn programs() -> Result<Option<PathBuf>> {
     static PROGRAMS: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(PROGRAMS_VARIABLE) {
-        Some(directory) => Ok(Prepared::Ready(directory)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    match PROGRAMS.get_or_try_init(find).await? {
+    match provided(&PROGRAMS, PROGRAMS_VARIABLE, SCRIPT).await? {
         Prepared::Ready(directory) => Ok(Some(directory.into())),
         Prepared::Missing(reason) => {
             not_run(&format!("the tests on Kubernetes: {reason}"))?;

@@ -2,14 +2,13 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use super::server::{Server, Settings};
 use super::{PRIMARIES, RedisCluster, SCRIPT, SEEDS_VARIABLE, SERVER_VARIABLE};
 use crate::certificates::Certificates;
-use crate::prepared::{Prepared, not_run, prepare, say_not_run};
+use crate::prepared::{Prepared, not_run, provided, say_not_run};
 use crate::server_process::{ServerFolder, lasting_ports};
 use crate::sizes::environment;
 
@@ -89,9 +88,5 @@ impl RedisClusterBuilder {
 /// Where `redis-server` is: named by the environment, else installed by the script, once a process.
 async fn program() -> Result<Prepared> {
     static PROGRAM: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(SERVER_VARIABLE) {
-        Some(path) => Ok(Prepared::Ready(path)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    PROGRAM.get_or_try_init(find).await.cloned()
+    provided(&PROGRAM, SERVER_VARIABLE, SCRIPT).await
 }

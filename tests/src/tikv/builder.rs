@@ -2,15 +2,14 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use super::pd::Pd;
 use super::store::Store;
 use super::{BINARIES_VARIABLE, PD_ENDPOINTS_VARIABLE, SCRIPT, Tikv};
 use crate::certificates::Certificates;
-use crate::prepared::{Prepared, not_run, prepare, say_not_run};
+use crate::prepared::{Prepared, not_run, provided, say_not_run};
 use crate::server_process::{ServerFolder, lasting_ports};
 use crate::sizes::environment;
 
@@ -138,9 +137,5 @@ impl TikvBuilder {
 /// Where the programs are: named by the environment, else built by the script, once a process.
 async fn binaries() -> Result<Prepared> {
     static BINARIES: OnceCell<Prepared> = OnceCell::const_new();
-    let find = async || match environment(BINARIES_VARIABLE) {
-        Some(directory) => Ok(Prepared::Ready(directory)),
-        None => spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?,
-    };
-    BINARIES.get_or_try_init(find).await.cloned()
+    provided(&BINARIES, BINARIES_VARIABLE, SCRIPT).await
 }
