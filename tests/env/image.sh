@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
-# image.sh NAME:TAG ARCHIVE PROGRAM...: writes an image that holds programs and the shared libraries that they load, as an
-# archive that containerd and Docker import. It takes tar and sha256sum alone, no daemon. The programs lie where the
-# Dockerfile puts the product's; the first of them runs, without root.
+# image.sh [--user UID:GID] [--files FOLDER] IMAGE ARCHIVE PROGRAM...: writes an image that holds programs, the shared libraries that they load,
+# and the files of a folder. The programs lie where the Dockerfile puts the product's; the first of them runs, by default without root.
 set -euo pipefail
-name="$1" archive="$2"
+options=() files=
+while [[ "$1" == --* ]]; do
+  case "$1" in
+    --files) files="$2" ;;
+    *) options+=("$1" "$2") ;;
+  esac
+  shift 2
+done
+image="$1" archive="$2"
 shift 2
-folder="$(mktemp -d)"
-trap 'rm -rf "$folder"' EXIT
-root="$folder/root"
+root="$(mktemp -d)"
+trap 'rm -rf "$root"' EXIT
+chmod 755 "$root"
 
 mkdir -p "$root/usr/local/bin" "$root/etc/ssl/certs" "$root/tmp"
 chmod 1777 "$root/tmp"
@@ -26,20 +33,5 @@ certificates=/etc/ssl/certs/ca-certificates.crt
 [ ! -e "$certificates" ] || cp -L "$certificates" "$root$certificates"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 printf '%s\n' 'root:x:0:0:root:/:' 'nonroot:x:65532:65532::/:' >"$root/etc/passwd"
-
-digest_of() { sha256sum "$1" | cut -d' ' -f1; }
-tar -C "$root" --sort=name --numeric-owner --owner=0 --group=0 --mtime=@0 -cf "$folder/layer" .
-layer="$(digest_of "$folder/layer")"
-mv "$folder/layer" "$folder/$layer.tar"
-architecture="$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')"
-cat >"$folder/config" <<END
-{"architecture": "$architecture", "os": "linux",
- "config": {"User": "65532:65532", "Entrypoint": ["/usr/local/bin/$(basename "$1")"]},
- "rootfs": {"type": "layers", "diff_ids": ["sha256:$layer"]}}
-END
-config="$(digest_of "$folder/config")"
-mv "$folder/config" "$folder/$config.json"
-cat >"$folder/manifest.json" <<END
-[{"Config": "$config.json", "RepoTags": ["$name"], "Layers": ["$layer.tar"]}]
-END
-tar -C "$folder" -cf "$archive" manifest.json "$config.json" "$layer.tar"
+[ -z "$files" ] || cp -a "$files/." "$root/"
+"$(dirname "$0")/archive.sh" "${options[@]}" "$image" "$archive" "$root" "/usr/local/bin/$(basename "$1")"

@@ -1,0 +1,3 @@
+module shortener.test/runc
+
+go 1.24
