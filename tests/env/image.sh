@@ -19,6 +19,8 @@ chmod 755 "$root"
 mkdir -p "$root/usr/local/bin" "$root/etc/ssl/certs" "$root/tmp"
 chmod 1777 "$root/tmp"
 cp "$@" "$root/usr/local/bin/"
+# What is for debuggers alone is most of a program, and would be copied to every node.
+! command -v strip >/dev/null || strip --strip-debug "$root"/usr/local/bin/*
 # A static program has none. glibc loads those of name resolution by itself.
 libraries="$(ldd "$@" 2>/dev/null | grep -o '/[^ ]* (' | cut -d' ' -f1 | sort -u || true)"
 if [ -n "$libraries" ]; then

@@ -25,10 +25,13 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 kubernetes="$(./kubernetes.sh)"
+tikv="$(./tikv.sh)"
+redis="$(./redis.sh)"
+prometheus="$(./prometheus.sh)"
+nginx="$(./bench.sh | tail -n 1)"
 sources="$(find kind kind.sh image.sh archive.sh -type f | sort | xargs cat | sha256sum | cut -c1-12)"
 cache="$HOME/.cache/shortener"
-# The node image holds both.
-directory="$cache/kind-$sources-${kubernetes##*-}"
+directory="$cache/kind-$sources-${kubernetes##*-}-${tikv##*-}"
 if [ ! -d "$directory" ]; then
   # Whoever comes second waits here, and finds what the first has built.
   exec 9>"$cache/kind.lock"
@@ -45,6 +48,7 @@ if [ ! -d "$directory" ]; then
   fi
   # The Debian is the slow part and changes seldom: it is kept apart.
   kind/debian.sh "$cache/kind-debian-$(sha256sum kind/debian.sh | cut -c1-12).tar" "$building/debian.tar" >&2
+  kind/servers.sh "$building/images" "$tikv" "$redis" "$prometheus" "$nginx"
   chmod 755 "$building"
   mv -T "$building" "$directory"
 fi

@@ -69,7 +69,7 @@ impl Kubernetes {
     pub async fn shared() -> Result<Option<&'static Self>> {
         static SHARED: OnceCell<Option<Kubernetes>> = OnceCell::const_new();
         let start = async || match environment(KUBECONFIG_VARIABLE) {
-            Some(kubeconfig) => Self::external(kubeconfig.into()).await,
+            Some(kubeconfig) => Self::at(kubeconfig.into()).await,
             None => Self::builder().with_controllers().start_own().await,
         };
         Ok(SHARED.get_or_try_init(start).await?.as_ref())

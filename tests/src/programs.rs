@@ -14,7 +14,7 @@ pub fn operator_program() -> Result<PathBuf> {
 }
 
 /// Lies in the directory of this program, or in the one above.
-fn beside_this_program(name: &str) -> Result<PathBuf> {
+pub fn beside_this_program(name: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("asking for this program's path")?;
     let beside = program.ancestors().skip(1).take(2).map(|directory| directory.join(name));
     beside

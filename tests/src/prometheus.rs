@@ -116,12 +116,7 @@ impl Prometheus {
 
     /// The value of an expression that has one.
     pub async fn query(&self, expression: &str) -> Result<Option<f64>> {
-        let encoded: String = url::form_urlencoded::byte_serialize(expression.as_bytes()).collect();
-        let path = format!("/api/v1/query?query={encoded}");
-        let answer: Value = Client::new(&self.url())?.get(&path).await?.json()?;
-        ensure!(answer["status"] == "success", "Prometheus refuses {expression}: {answer}");
-        let value = answer["data"]["result"][0]["value"][1].as_str();
-        value.map(|value| value.parse().with_context(|| format!("{expression} is {value}"))).transpose()
+        query(&Client::new(&self.url())?, expression).await
     }
 
     async fn wait_until_ready(&self) -> Result<()> {
@@ -132,6 +127,15 @@ impl Prometheus {
         })
         .await
     }
+}
+
+/// Asks a Prometheus for the value of an expression that has one.
+pub async fn query(prometheus: &Client, expression: &str) -> Result<Option<f64>> {
+    let encoded: String = url::form_urlencoded::byte_serialize(expression.as_bytes()).collect();
+    let answer: Value = prometheus.get(&format!("/api/v1/query?query={encoded}")).await?.json()?;
+    ensure!(answer["status"] == "success", "Prometheus refuses {expression}: {answer}");
+    let value = answer["data"]["result"][0]["value"][1].as_str();
+    value.map(|value| value.parse().with_context(|| format!("{expression} is {value}"))).transpose()
 }
 
 /// Where it is: named by the environment, else installed by the script, once a process.

@@ -4,5 +4,6 @@ pub mod bench;
 pub mod checks;
 pub mod cluster;
 pub mod command;
+pub mod end_to_end;
 pub mod schemathesis;
 pub mod tiers;

@@ -1,103 +1,152 @@
-//! Load that counts every answer and waits for none: a request is sent whenever it is due, whatever became of those before it. A client
-//! that waits for its answers asks less when a service is slow, and so sees less of it.
+//! Load that counts every answer and waits for none: a request is sent when it is due, whatever became of those before it, and its time counts
+//! from then. A client that waits for its answers asks less when a service is slow, and so sees less of it.
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reqwest::redirect::Policy;
+use serde::{Deserialize, Serialize};
 use shortener_node::ambient::{Clock, random};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// A request that is not answered by then has failed.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// What of a URL stands for something else in each request.
+const RANDOM: &str = "{random}";
 
 /// What is asked, and how.
 #[derive(Clone, Debug)]
 pub enum Ask {
-    /// Follows a link on connections that are kept.
-    Kept(String),
-    /// Follows a link on a new connection each time.
-    Fresh(String),
+    /// Follows links, in turn, on connections that are kept. A `{random}` in one is another code each time.
+    Kept(Vec<String>),
+    /// The same on a new connection each time.
+    Fresh(Vec<String>),
     /// Makes links, each with an `Idempotency-Key`, on connections that are kept. A failed one is sent once more with its key.
     Create(String),
 }
 
-/// A load that runs until it is stopped.
-#[derive(Debug)]
-pub struct Witness {
-    asking: JoinHandle<()>,
-    stop: CancellationToken,
-    seen: Seen,
+/// What became of the requests that were due in one second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// The second since 1970.
+    pub at: i64,
+    /// How many there were.
+    pub due: u64,
+    /// Answers by status, failures by reason. Of a create that was sent twice both, such as `201 after 503`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// How many took so many milliseconds, counted from when they were due.
+    pub latencies_ms: BTreeMap<u64, u64>,
+    /// The codes of the links that were made.
+    pub created: Vec<String>,
 }
 
-/// Answers by status, and failures by reason.
-type Seen = Arc<Mutex<BTreeMap<String, u64>>>;
-
-impl Witness {
-    /// Asks so often a second.
-    pub fn start(ask: Ask, per_second: u32) -> Result<Self> {
-        let builder = reqwest::Client::builder().redirect(Policy::none()).timeout(ANSWER_WITHIN);
-        let builder = match ask {
-            Ask::Fresh(_) => builder.pool_max_idle_per_host(0),
-            Ask::Kept(_) | Ask::Create(_) => builder,
-        };
-        let client = builder.build().context("making a client")?;
-        let (stop, seen) = (CancellationToken::new(), Seen::default());
-        let asking = tokio::spawn(ask_in_time(client, ask, per_second, seen.clone(), stop.clone()));
-        Ok(Self { asking, stop, seen })
-    }
-
-    /// How many answers there are so far.
-    pub fn answers(&self) -> u64 {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
-
-    /// Ends it, waits for the last answers, and tells what was seen.
-    pub async fn stop(self) -> Result<BTreeMap<String, u64>> {
-        self.stop.cancel();
-        self.asking.await.context("the load ended badly")?;
-        Ok(self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone())
+impl Second {
+    /// Whether all of its requests have an outcome.
+    pub fn is_complete(&self) -> bool {
+        self.outcomes.values().sum::<u64>() >= self.due
     }
 }
 
-async fn ask_in_time(client: reqwest::Client, ask: Ask, per_second: u32, seen: Seen, stop: CancellationToken) {
-    let (clock, mut asked) = (Clock::system(), JoinSet::new());
+/// The seconds so far, by number.
+pub type Seconds = Arc<Mutex<BTreeMap<i64, Second>>>;
+
+/// Asks so often a second until it is told to stop, and waits for the last answers.
+pub async fn ask(ask: Ask, per_second: u32, seconds: Seconds, stop: CancellationToken) -> Result<()> {
+    let builder = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(ANSWER_WITHIN);
+    let builder = match ask {
+        Ask::Fresh(_) => builder.pool_max_idle_per_host(0),
+        Ask::Kept(_) | Ask::Create(_) => builder,
+    };
+    let client = builder.build().context("making a client")?;
+    let (clock, ask, mut asked) = (Clock::system(), Arc::new(ask), JoinSet::new());
     for number in 0_u32.. {
         let due = Duration::from_secs(1) * number / per_second;
         let wait = tokio::time::sleep(due.saturating_sub(clock.monotonic()));
         if stop.run_until_cancelled(wait).await.is_none() {
             break;
         }
-        let (client, ask, seen) = (client.clone(), ask.clone(), seen.clone());
+        let (client, ask, seconds, clock) = (client.clone(), Arc::clone(&ask), Arc::clone(&seconds), clock.clone());
+        // Late, when this machine is: the wait for it is part of what a client sees.
+        let at = second(&clock);
+        in_second(&seconds, at, |second| second.due += 1);
         asked.spawn(async move {
-            let outcome = outcome(&client, &ask).await;
-            *seen.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
+            let Outcome { said, created } = outcome(&client, &ask, number).await;
+            let took = u64::try_from(clock.monotonic().saturating_sub(due).as_millis()).unwrap_or(u64::MAX);
+            in_second(&seconds, at, |second| {
+                *second.outcomes.entry(said).or_default() += 1;
+                *second.latencies_ms.entry(took).or_default() += 1;
+                second.created.extend(created);
+            });
         });
         while asked.try_join_next().is_some() {}
     }
     asked.join_all().await;
+    Ok(())
 }
 
-async fn outcome(client: &reqwest::Client, ask: &Ask) -> String {
+/// The second since 1970.
+pub fn second(clock: &Clock) -> i64 {
+    i64::try_from(clock.now().0 / 1_000).unwrap_or(i64::MAX)
+}
+
+fn in_second(seconds: &Seconds, at: i64, change: impl FnOnce(&mut Second)) {
+    let mut seconds = seconds.lock().unwrap_or_else(PoisonError::into_inner);
+    change(seconds.entry(at).or_insert_with(|| Second { at, ..Second::default() }));
+}
+
+struct Outcome {
+    said: String,
+    created: Option<String>,
+}
+
+async fn outcome(client: &reqwest::Client, ask: &Ask, number: u32) -> Outcome {
     match ask {
-        Ask::Kept(url) | Ask::Fresh(url) => told(client.get(url).send().await),
+        Ask::Kept(urls) | Ask::Fresh(urls) => {
+            let url = urls.iter().cycle().nth(usize::try_from(number).unwrap_or(0) % urls.len().max(1));
+            let url = url.map(|url| url.replace(RANDOM, &random_code())).unwrap_or_default();
+            // Nobody is one address: unknown codes are limited by it.
+            let address = Ipv4Addr::from(random::<4>()).to_string();
+            let answer = client.get(url).header("X-Forwarded-For", address).send().await;
+            Outcome { said: told(answer.map(|answer| answer.status())), created: None }
+        }
         Ask::Create(url) => {
             let key = format!("{:032x}", u128::from_be_bytes(random()));
-            let body = serde_json::json!({ "original_url": "https://www.example.com/witnessed" });
-            let send = async || told(client.post(url).header("Idempotency-Key", &key).json(&body).send().await);
-            match send().await {
-                first if first == "201" => first,
-                first => format!("{} after {first}", send().await),
+            let first = create(client, url, &key).await;
+            if first.created.is_some() {
+                return first;
             }
+            let second = create(client, url, &key).await;
+            Outcome { said: format!("{} after {}", second.said, first.said), ..second }
         }
     }
 }
 
-fn told(answer: reqwest::Result<reqwest::Response>) -> String {
+/// Of the characters that codes have; too many of them to be one of ours.
+fn random_code() -> String {
+    hex::encode(random::<4>())
+}
+
+async fn create(client: &reqwest::Client, url: &str, key: &str) -> Outcome {
+    let body = serde_json::json!({ "original_url": "https://www.example.com/witnessed" });
+    let send = async {
+        let answer = client.post(url).header("Idempotency-Key", key).json(&body).send().await?;
+        let status = answer.status();
+        let link: serde_json::Value = if status == 201 { answer.json().await? } else { serde_json::Value::Null };
+        Ok((status, link["short_code"].as_str().map(str::to_owned)))
+    };
+    match send.await {
+        Ok((status, created)) => Outcome { said: told(Ok(status)), created },
+        Err(error) => Outcome { said: told(Err(error)), created: None },
+    }
+}
+
+fn told(answer: reqwest::Result<reqwest::StatusCode>) -> String {
     match answer {
-        Ok(answer) => answer.status().as_u16().to_string(),
+        Ok(status) => status.as_u16().to_string(),
+        Err(error) if error.is_timeout() => format!("no answer within {ANSWER_WITHIN:?}"),
         Err(error) => {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {

@@ -1,7 +1,8 @@
 //! The project's tasks: `cargo xtask --help`.
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::tasks::{bench, checks, cluster, tiers};
+use shortener_tests::e2e::Scenario;
+use shortener_tests::tasks::{bench, checks, cluster, end_to_end, tiers};
 
 /// The project's tasks.
 #[derive(Parser)]
@@ -21,6 +22,18 @@ enum Task {
     Test,
     /// Run the same tiers with larger numbers: minutes of outage, kill loops, millions of creates
     Soak,
+    /// Run the end-to-end scenarios in a kind cluster, or in the one that KUBECONFIG leads to
+    E2e {
+        /// Which; all unless named
+        #[arg(value_enum)]
+        scenarios: Vec<Scenario>,
+        /// With the numbers of the short form
+        #[arg(long)]
+        short: bool,
+        /// Write the table and the picture into docs/
+        #[arg(long)]
+        write: bool,
+    },
     /// Start three nodes behind one port, with all that they need, on this machine, to play with; Ctrl-C ends them
     Cluster {
         /// The port that the nodes are behind
@@ -44,6 +57,7 @@ fn main() -> Result<()> {
         Task::Advisories => checks::advisories(),
         Task::Test => tiers::run_all(false),
         Task::Soak => tiers::run_all(true),
+        Task::E2e { scenarios, short, write } => end_to_end::run(&scenarios, short, write),
         Task::Cluster { port } => cluster::run(port),
         Task::Bench { arguments } => bench::bench(&arguments),
     }

@@ -88,8 +88,8 @@ impl KubernetesBuilder {
 }
 
 impl Kubernetes {
-    /// The cluster that is there already, with our own kubectl and Helm.
-    pub(super) async fn external(kubeconfig: PathBuf) -> Result<Option<Self>> {
+    /// The cluster that is there already, with our own kubectl and Helm; none where those cannot be had.
+    pub async fn at(kubeconfig: PathBuf) -> Result<Option<Self>> {
         let Some(programs) = programs().await? else { return Ok(None) };
         Ok(Some(Self { k8s_node: None, control_plane: None, programs, kubeconfig, folder: ServerFolder::new()? }))
     }

@@ -28,8 +28,8 @@ impl Kubernetes {
         self.run("helm", arguments, "").await
     }
 
-    async fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
-        let shown = format!("{program} {}", arguments.join(" "));
+    /// One of them, to be run otherwise; it ends when it is dropped.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join(program));
         let memory = ["KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"];
         command
@@ -40,6 +40,12 @@ impl Kubernetes {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
+        let shown = format!("{program} {}", arguments.join(" "));
+        let mut command = self.command(program, arguments);
         let mut child = command.spawn().with_context(|| format!("starting {shown}"))?;
         let mut stdin = child.stdin.take().context("its standard input is piped")?;
         let run = async {

@@ -8,6 +8,7 @@ use shortener_node::ambient::Clock;
 
 use super::command::{cargo, run, run_seeing};
 use super::schemathesis;
+use crate::e2e::{self, Scenario};
 use crate::prepared::{Prepared, prepare};
 use crate::sizes::{ON_SERVERS_VARIABLE, SOAK_VARIABLE, in_ci, workspace_root};
 use crate::{kubernetes, prometheus, redis_cluster, tikv};
@@ -92,6 +93,7 @@ pub fn run_all(soak: bool) -> Result<()> {
             cargo_test_with(&["--test", HTTP], &variables)
         }
     });
+    tier("end to end, in kind", &mut || e2e::run(&Scenario::SHORT, soak, false));
     tier(BROWSER, &mut || match prepare("tests/env/browser.sh")? {
         Prepared::Missing(reason) => Ok(Ending::NotRun { reason }),
         Prepared::Ready(_) => cargo_test(&["--test", BROWSER]),

@@ -41,8 +41,8 @@ impl Store {
         let admin = SocketAddrV4::new(Ipv4Addr::LOCALHOST, *admin);
         let stores = ports.iter().map(|port| format!("{host}:{port}")).collect::<Vec<_>>();
         let data = folder.join(format!("store-{number}"));
-        let mut arguments = vec![format!("-addr={}", stores.join(",")), format!("-admin={admin}")];
-        arguments.push(format!("-data={}", data.display()));
+        let mut arguments = vec![format!("-addr={}", stores.join(",")), format!("-status-addr={admin}")];
+        arguments.push(format!("-data-dir={}", data.display()));
         let mut proxies = Vec::new();
         if let Some(certificates) = certificates {
             for port in ports {
@@ -50,7 +50,7 @@ impl Store {
                 proxies.push(TcpProxy::ending_tls(certificates, store).await?);
             }
             let advertised = proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>();
-            arguments.push(format!("-advertise={}", advertised.join(",")));
+            arguments.push(format!("-advertise-addr={}", advertised.join(",")));
         }
         arguments.extend(more);
         let log = folder.join(format!("store-{number}.log"));

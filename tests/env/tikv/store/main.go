@@ -1,7 +1,7 @@
 // Command tikvd is a store that speaks TiKV's gRPC protocol, for tests. It registers with a real Placement Driver, keeps
 // its data in a directory over a kill, and can be made to misbehave. The transactions are those of TiDB's unistore; where
 // unistore would answer otherwise than TiKV does, tikvd corrects it: see locklog.go, order.go and empty.go. There is no
-// raft: each key is kept once.
+// raft: each key is kept once. Where TiKV has a flag for something, it has that name here.
 package main
 
 import (
@@ -53,14 +53,14 @@ func parse() (settings, error) {
 	var (
 		pds       = flag.String("pd", "127.0.0.1:2379", "PD endpoints, comma separated")
 		addrs     = flag.String("addr", "127.0.0.1:20160", "store addresses; several are peers over one engine")
-		advertise = flag.String("advertise", "", "addresses that clients are told instead, one for each of -addr")
-		dir       = flag.String("data", "tikv-data", "data directory")
-		admin     = flag.String("admin", "", "loopback address for status, topology and faults")
+		advertise = flag.String("advertise-addr", "", "addresses that clients are told instead, one for each of -addr")
+		dir       = flag.String("data-dir", "tikv-data", "data directory")
+		admin     = flag.String("status-addr", "", "address for status, topology and faults; not for strangers")
 		part      = flag.String("shard", "0/1", "which part of the key space is here: i/n")
 		splits    = flag.String("split", "", "the n-1 keys between the parts in hexadecimal, comma separated")
 		sync      = flag.Bool("sync", false, "fsync each write: what is acknowledged survives a power cut, not only a kill")
 		election  = flag.Duration("election", time.Second, "how long a stopped address's regions have no leader")
-		level     = flag.String("log", "warn", "log level")
+		level     = flag.String("log-level", "warn", "log level")
 	)
 	flag.Parse()
 	s := settings{

@@ -1,0 +1,142 @@
+//! The end-to-end suite: the chart on a real cluster with a kubelet, containers, Services and DNS, under load that counts every answer, while
+//! everything that happens to production happens to it. `docs/e2e.md` has the table that it writes.
+mod evidence;
+mod forward;
+mod kind;
+mod load;
+mod picture;
+mod record;
+mod scenario;
+mod scenarios;
+mod world;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use shortener_node::ambient::Clock;
+
+use self::kind::{Found, Kind};
+pub use self::scenario::Scenario;
+use self::world::World;
+use crate::sizes::workspace_root;
+use crate::tasks::tiers::Ending;
+
+/// Where the table goes: between these two lines.
+const TABLE_BEGINS: &str = "<!-- written by cargo xtask e2e -->\n";
+const TABLE_ENDS: &str = "<!-- until here -->\n";
+const DOCUMENT: &str = "docs/e2e.md";
+/// Next to it.
+const PICTURE: &str = "docs/autoscaling.svg";
+
+/// Of why a scenario failed, in the table; the whole of it is printed where it failed.
+const REASON_MAX: usize = 300;
+
+/// What one scenario came to.
+#[derive(Debug)]
+struct Row {
+    scenario: Scenario,
+    took: Duration,
+    seen: Result<String>,
+}
+
+/// Runs these scenarios in this order, prints the table of what was seen, and leaves what tells why in a folder for each that failed. With
+/// `long` they are as large as the table says; with `write` the table and the picture go into `docs/`.
+pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
+    let runtime = tokio::runtime::Runtime::new().context("starting a runtime")?;
+    let rows = runtime.block_on(async {
+        let kind = match Kind::start().await? {
+            Found::Cluster(kind) => *kind,
+            Found::Missing(reason) => return Ok(Err(reason)),
+        };
+        let world = World::new(kind, long).await?;
+        if let Err(error) = world.start_servers().await {
+            let folder = evidence::leave(&world, "start").await?;
+            return Err(error.context(format!("starting the servers; logs and events are in {}", folder.display())));
+        }
+        let mut rows = Vec::new();
+        for scenario in scenarios {
+            rows.push(run_one(&world, *scenario).await);
+        }
+        world.clean_up().await?;
+        anyhow::Ok(Ok(rows))
+    })?;
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(reason) => return Ok(Ending::NotRun { reason }),
+    };
+    let table = table(&rows);
+    say(&table);
+    let failed = u64::try_from(rows.iter().filter(|row| row.seen.is_err()).count()).context("counting")?;
+    if write && failed == 0 {
+        write_document(&table)?;
+    }
+    let passed = u64::try_from(rows.len()).context("counting")? - failed;
+    Ok(Ending::Ran { passed, failed, succeeded: failed == 0 })
+}
+
+async fn run_one(world: &World, scenario: Scenario) -> Row {
+    let clock = Clock::system();
+    say(&format!("\n--- {} ---", scenario.name()));
+    let mut seen = scenario.run(world).await;
+    let took = clock.monotonic();
+    match &seen {
+        Ok(seen) => say(&format!("{} passed in {:.0} s: {seen}", scenario.name(), took.as_secs_f64())),
+        Err(error) => {
+            say(&format!("{} FAILED after {:.0} s: {error:#}", scenario.name(), took.as_secs_f64()));
+            match evidence::leave(world, scenario.name()).await {
+                Ok(folder) => say(&format!("logs, events and the resource are in {}", folder.display())),
+                Err(error) => say(&format!("logs, events and the resource could not be kept: {error:?}")),
+            }
+        }
+    }
+    if let Err(error) = scenario.put_right(world).await {
+        seen = seen.and(Err(error.context("putting things right for the next scenario")));
+    }
+    Row { scenario, took, seen }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = "| scenario | must hold | seen | minutes |\n|---|---|---|---:|\n".to_owned();
+    for Row { scenario, took, seen } in rows {
+        let seen = match seen {
+            Ok(seen) => seen.clone(),
+            Err(error) => {
+                let why: String = format!("{error:#}").chars().take(REASON_MAX).collect();
+                format!("**failed**: {}", why.replace(['\n', '|'], " "))
+            }
+        };
+        let minutes = took.as_secs_f64() / 60.0;
+        // A string takes whatever is written to it.
+        let _ = writeln!(table, "| {} | {} | {seen} | {minutes:.1} |", scenario.title(), scenario.must_hold());
+    }
+    table
+}
+
+fn write_document(table: &str) -> Result<()> {
+    let path = workspace_root()?.join(DOCUMENT);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {DOCUMENT}"))?;
+    let (before, rest) = text.split_once(TABLE_BEGINS).context("the document has a place for the table")?;
+    let (_, after) = rest.split_once(TABLE_ENDS).context("the document has a place for the table")?;
+    let text = format!("{before}{TABLE_BEGINS}{table}{TABLE_ENDS}{after}");
+    std::fs::write(&path, text).with_context(|| format!("writing {DOCUMENT}"))?;
+    let drawn = results_folder()?.join(picture::FILE);
+    if drawn.is_file() {
+        std::fs::copy(drawn, workspace_root()?.join(PICTURE)).with_context(|| format!("writing {PICTURE}"))?;
+    }
+    Ok(())
+}
+
+/// A folder for what is to be looked at afterwards, beside this program.
+fn results_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("asking for this program's path")?;
+    let folder = program.parent().context("a program lies in a folder")?.join("e2e");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
+#[expect(clippy::print_stdout, reason = "the suite's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,200 @@
+//! Prometheus is away, or says nothing of use: the fleet is held, and the resource says why.
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::e2e::kind::LOAD_IMAGE;
+use crate::e2e::load::Load;
+use crate::e2e::world::{MONITORING, NAMESPACE, PATIENCE, World};
+use crate::server_process::wait_until;
+use crate::witness::Ask;
+
+/// More than the minimum, which is what it would shrink to.
+const NODES: usize = 4;
+const TOLD_WITHIN: Duration = Duration::from_mins(1);
+/// After the longest in which the operator believes what it saw last.
+const HELD_FOR: Duration = Duration::from_secs(30);
+/// Kubernetes' own name of the server, and what stands before it when it is to be slow.
+const URL: &str = "http://prometheus.monitoring:9090";
+const SLOW_URL: &str = "http://slow-prometheus.monitoring:9090";
+
+pub async fn run(world: &World) -> Result<String> {
+    start(world).await?;
+    let link = world.link().await?;
+    let load = Load::start(world, Ask::Fresh(vec![link]), 50).await?;
+    let mut told = Vec::new();
+
+    in_monitoring(world, &["delete", "deployment", "prometheus"]).await?;
+    told.push(("deleted", held(world, "deleted").await?));
+    world.apply_manifest("prometheus").await?;
+    recovered(world).await?;
+
+    configure(world, &json!({"scrape_configs": []})).await?;
+    told.push(("empty", held(world, "empty").await?));
+    put_right(world).await?;
+    recovered(world).await?;
+
+    serve_nan(world).await?;
+    told.push(("NaN", held(world, "answering NaN").await?));
+    put_right(world).await?;
+    recovered(world).await?;
+
+    serve_slowly(world).await?;
+    told.push(("slow", held(world, "slow").await?));
+    point_at(world, URL).await?;
+    recovered(world).await?;
+
+    load.stop(world).await?.expect_only("redirects", &["302"], 1_000)?;
+    let told: Vec<String> = told.into_iter().map(|(what, said)| format!("{what}: {said}")).collect();
+    Ok(format!("{NODES} nodes, never fewer; {}", told.join("; ")))
+}
+
+/// Gives Prometheus its own configuration back.
+pub async fn put_right(world: &World) -> Result<()> {
+    world.apply_manifest("prometheus").await?;
+    in_monitoring(world, &["rollout", "restart", "deployment/prometheus"]).await?;
+    world.until_prometheus_is_up().await
+}
+
+async fn in_monitoring(world: &World, arguments: &[&str]) -> Result<String> {
+    world.kubernetes().kubectl(&[arguments, &["--namespace", MONITORING]].concat()).await
+}
+
+/// Holds a fleet over its minimum by a floor that then is taken away: what it has it keeps for the window in which the largest wish counts.
+async fn start(world: &World) -> Result<()> {
+    world.install().await?;
+    let autoscaling = json!({
+        "minReplicas": NODES, "maxReplicas": 10,
+        "prometheus": {"url": URL, "queryIntervalSeconds": 5, "queryWindowSeconds": 30},
+        "scaleDown": {"stabilizationSeconds": 0, "percent": 100, "periodSeconds": 15},
+    });
+    world.apply(&json!({"spec": {"monitoring": {"intervalSeconds": 5}, "autoscaling": autoscaling}})).await?;
+    world.until_rolled_out().await?;
+    wait_until("all nodes are there", PATIENCE, async || Ok(world.node_names().await?.len() == NODES)).await?;
+    recovered(world).await
+}
+
+async fn point_at(world: &World, url: &str) -> Result<()> {
+    let patch = json!({"spec": {"autoscaling": {"prometheus": {"url": url}}}}).to_string();
+    world.kubectl(&["patch", "shc", "main", "--type=merge", "-p", &patch]).await?;
+    Ok(())
+}
+
+async fn set_minimum(world: &World, nodes: usize) -> Result<()> {
+    let patch = json!({"spec": {"autoscaling": {"minReplicas": nodes}}}).to_string();
+    world.kubectl(&["patch", "shc", "main", "--type=merge", "-p", &patch]).await?;
+    Ok(())
+}
+
+/// The resource says so in time; and though it would now shrink by what it last saw, it does not.
+async fn held(world: &World, what: &str) -> Result<String> {
+    world.until_condition("ScalingActive", "False", TOLD_WITHIN).await.with_context(|| format!("Prometheus is {what}"))?;
+    let cluster = world.clusters().get("main").await.context("asking for the resource")?;
+    let (_, said) = crate::e2e::world::condition(&cluster, "ScalingActive").context("it has the condition")?;
+    ensure!(said.starts_with("MetricsUnavailable"), "{said}");
+    set_minimum(world, 1).await?;
+    sleep(HELD_FOR).await;
+    let nodes = world.node_names().await?.len();
+    ensure!(nodes >= NODES, "Prometheus is {what}, and the fleet shrank to {nodes}");
+    set_minimum(world, NODES).await?;
+    Ok(said.chars().take(SAID_MAX).collect())
+}
+
+/// Of a message, in the table.
+const SAID_MAX: usize = 90;
+
+async fn recovered(world: &World) -> Result<()> {
+    world.until_condition("ScalingActive", "True", Duration::from_mins(2)).await
+}
+
+/// Another configuration for Prometheus, and a start with it on an empty disk.
+async fn configure(world: &World, configuration: &Value) -> Result<()> {
+    // JSON is YAML.
+    let patch = json!({"data": {"prometheus.yml": configuration.to_string()}}).to_string();
+    in_monitoring(world, &["patch", "configmap", "prometheus", "--type=merge", "-p", &patch]).await?;
+    in_monitoring(world, &["rollout", "restart", "deployment/prometheus"]).await?;
+    world.until_prometheus_is_up().await
+}
+
+/// The nodes' series, under their names, and none of them a number.
+async fn serve_nan(world: &World) -> Result<()> {
+    let mut metrics = String::new();
+    for pod in world.node_names().await? {
+        let of = format!("namespace=\"{NAMESPACE}\",pod=\"{pod}\"");
+        for stage in ["total", "local", "cache", "store"] {
+            for series in ["bucket{le=\"0.1\",", "bucket{le=\"+Inf\",", "sum{", "count{"] {
+                metrics.push_str(&format!("shortener_redirect_duration_seconds_{series}stage=\"{stage}\",{of}}} NaN\n"));
+            }
+        }
+        for series in NAN_GAUGES {
+            metrics.push_str(&format!("{series}{{{of}}} NaN\n"));
+        }
+    }
+    let nginx = "pid /tmp/pid; error_log stderr; events {} http { access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; \
+                 fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e; default_type text/plain; \
+                 server { listen 8080; root /files; } }";
+    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "nan", "namespace": MONITORING},
+         "data": {"metrics": metrics, "nginx.conf": nginx}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "nan", "namespace": MONITORING, "labels": {"app": "nan"}},
+         "spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "nginx", "image": "nginx:1.22", "command": ["nginx", "-c", "/files/nginx.conf", "-g", "daemon off;"],
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+            }],
+            "volumes": [{"name": "files", "configMap": {"name": "nan"}}],
+         }},
+        service("nan", 8080, 8080),
+    ]});
+    apply_anew(world, "nan", &manifest).await?;
+    configure(world, &json!({
+        "global": {"scrape_interval": "5s"},
+        "scrape_configs": [{
+            "job_name": "nan", "honor_labels": true, "static_configs": [{"targets": [format!("nan.{MONITORING}:8080")]}],
+        }],
+    }))
+    .await
+}
+
+const NAN_GAUGES: [&str; 4] =
+    ["process_cpu_seconds_total", "shortener_cpu_limit_cores", "shortener_in_flight_requests", "shortener_in_flight_limit"];
+
+/// What stands before Prometheus and answers after longer than the operator waits.
+async fn serve_slowly(world: &World) -> Result<()> {
+    const DELAY_MS: u64 = 20_000;
+    let address = in_monitoring(world, &["get", "service", "prometheus", "-o", "jsonpath={.spec.clusterIP}"]).await?;
+    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Pod",
+         "metadata": {"name": "slow-prometheus", "namespace": MONITORING, "labels": {"app": "slow-prometheus"}},
+         "spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "proxy", "image": LOAD_IMAGE, "args": ["proxy", "--listen=0.0.0.0:9090", format!("--to={address}:9090")],
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+         }},
+        service("slow-prometheus", 9090, 9090),
+    ]});
+    apply_anew(world, "slow-prometheus", &manifest).await?;
+    let control = crate::e2e::forward::Forward::to(world.kubernetes(), MONITORING, "pod/slow-prometheus", 20190).await?;
+    control.client()?.post(&format!("/delay/{DELAY_MS}"), &Value::Null).await?.expect_status(200)?;
+    point_at(world, SLOW_URL).await
+}
+
+fn service(name: &str, port: u16, target: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": MONITORING},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}]},
+    })
+}
+
+async fn apply_anew(world: &World, pod: &str, manifest: &Value) -> Result<()> {
+    in_monitoring(world, &["delete", "pod", pod, "--ignore-not-found"]).await?;
+    world.kubernetes().kubectl_with_input(&["apply", "-f", "-"], &manifest.to_string()).await?;
+    in_monitoring(world, &["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]).await?;
+    Ok(())
+}

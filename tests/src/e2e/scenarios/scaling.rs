@@ -1,0 +1,201 @@
+//! The fleet follows the load, and does not follow a slow store.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::api::Api;
+use serde_json::{Value, json};
+use shortener_crds::ShortenerCluster;
+use shortener_node::ambient::Clock;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::e2e::load::Load;
+use crate::e2e::picture::{self, Run};
+use crate::e2e::record::Record;
+use crate::e2e::results_folder;
+use crate::e2e::world::World;
+use crate::server_process::wait_until;
+use crate::witness::{Ask, second};
+
+/// The fewest nodes, and the most.
+const NODES: usize = 2;
+const NODES_MAX: usize = 10;
+/// What a node may use, in thousandths of a core: so little that a few hundred requests a second are a load.
+const CPU_LIMIT: &str = "100m";
+const TARGET_MS: u64 = 150;
+/// Redirects a second before and after the step.
+const LOAD: u32 = 100;
+const STEP: u32 = 6;
+/// What a client counts as one moment when it judges a percentile.
+const MOMENT_S: i64 = 15;
+const BACK_UNDER_TARGET: Duration = Duration::from_mins(2);
+/// How long it is to stay there.
+const STAYS: Duration = Duration::from_secs(45);
+const SHRINKS_WITHIN: Duration = Duration::from_mins(15);
+
+/// Spec of a fleet that is sized by the operator. In the short form it shrinks faster than by default.
+fn scaled(world: &World) -> Value {
+    let fast = json!({"percent": 50, "periodSeconds": 15, "stabilizationSeconds": 30});
+    json!({
+        "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": CPU_LIMIT, "memory": "256Mi"}}},
+        "monitoring": {"intervalSeconds": 5},
+        "autoscaling": {
+            "minReplicas": NODES, "maxReplicas": NODES_MAX,
+            "targetLatency": {"percentile": 99, "milliseconds": TARGET_MS},
+            "prometheus": {"url": "http://prometheus.monitoring:9090"},
+            "scaleDown": world.sized(fast, json!({})),
+        },
+    })
+}
+
+/// A fleet at its minimum, measured, that has a link.
+async fn start(world: &World, more: &Value) -> Result<String> {
+    world.install().await?;
+    let mut patch = json!({"spec": scaled(world)});
+    json_patch::merge(&mut patch, more);
+    world.apply(&patch).await?;
+    world.until_rolled_out().await?;
+    world.until_condition("ScalingActive", "True", Duration::from_mins(3)).await?;
+    until_at_minimum(world).await?;
+    world.link().await
+}
+
+async fn until_at_minimum(world: &World) -> Result<()> {
+    wait_until("the fleet is at its minimum", SHRINKS_WITHIN, async || Ok(world.node_names().await?.len() == NODES)).await
+}
+
+pub async fn load(world: &World) -> Result<String> {
+    let link = start(world, &json!({})).await?;
+    let clock = Clock::system();
+    let now = || second(&clock);
+    let sizes = Sizes::watch(world.clusters(), clock.clone());
+    let base = Load::start(world, Ask::Fresh(vec![link.clone()]), LOAD).await?;
+    sleep(world.sized(Duration::from_secs(20), Duration::from_mins(1))).await;
+
+    let step = now();
+    let more = Load::start(world, Ask::Fresh(vec![link]), LOAD * (STEP - 1)).await?;
+    sleep(BACK_UNDER_TARGET + STAYS).await;
+    let end = now();
+    let more = more.stop(world).await?;
+    until_at_minimum(world).await?;
+    world.until_rolled_out().await?;
+    sleep(Duration::from_secs(10)).await;
+    let record = base.stop(world).await?.and(more);
+    let sizes = sizes.stop();
+
+    let run = Run { step, end, target_ms: TARGET_MS, seconds: record.by_second(), nodes: sizes.clone() };
+    picture::draw(&results_folder()?.join(picture::FILE), &run)?;
+    record.expect_only("redirects", &["302"], 1_000)?;
+    let back = back_under_target(&record, step, end).with_context(|| format!("sizes: {sizes:?}"))?;
+    let most = sizes.values().copied().max().unwrap_or_default();
+    ensure!(most > NODES, "it did not grow: {sizes:?}");
+    let during: Vec<usize> = sizes.range(step..end).map(|(_, nodes)| *nodes).collect();
+    let reversals = reversals(&during);
+    ensure!(reversals <= 1, "{reversals} reversals: {sizes:?}");
+    Ok(format!(
+        "{LOAD} → {} → {LOAD} requests/s with {CPU_LIMIT} CPU a node: p99 under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
+         {reversals} reversals; 0 failed of {}",
+        LOAD * STEP,
+        record.total()
+    ))
+}
+
+/// Seconds from the step until every later moment, up to its end, was under the target.
+fn back_under_target(record: &Record, step: i64, end: i64) -> Result<i64> {
+    let slow = |from: &i64| record.between(*from, *from + MOMENT_S).quantile_ms(0.99) > TARGET_MS;
+    let last_slow = (step..=end - MOMENT_S).filter(slow).next_back();
+    let back = last_slow.map_or(0, |from| from + 1 - step);
+    let latest = i64::try_from(BACK_UNDER_TARGET.as_secs()).context("a small number")?;
+    let each = (step..end).step_by(10).map(|from| record.between(from, from + 10).quantile_ms(0.99));
+    ensure!(back <= latest, "p99 was still over {TARGET_MS} ms {back} s after the step; in ms, each 10 s: {:?}", each.collect::<Vec<_>>());
+    Ok(back)
+}
+
+/// How often sizes that grew shrink, or the other way round.
+fn reversals(sizes: &[usize]) -> usize {
+    let mut directions: Vec<std::cmp::Ordering> = sizes.windows(2).map(|pair| pair[1].cmp(&pair[0])).collect();
+    directions.retain(|direction| direction.is_ne());
+    directions.dedup();
+    directions.len().saturating_sub(1)
+}
+
+/// How many nodes the resource asks for, each second.
+struct Sizes {
+    seen: Arc<Mutex<BTreeMap<i64, usize>>>,
+    _watching: AbortOnDropHandle<()>,
+}
+
+impl Sizes {
+    fn watch(clusters: Api<ShortenerCluster>, clock: Clock) -> Self {
+        let seen = Arc::<Mutex<BTreeMap<i64, usize>>>::default();
+        let writes = Arc::clone(&seen);
+        let watching = tokio::spawn(async move {
+            loop {
+                let cluster = clusters.get("main").await.ok();
+                let nodes = cluster.and_then(|cluster| cluster.status?.replicas).and_then(|nodes| usize::try_from(nodes).ok());
+                if let Some(nodes) = nodes {
+                    writes.lock().unwrap_or_else(PoisonError::into_inner).insert(second(&clock), nodes);
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        Self { seen, _watching: AbortOnDropHandle::new(watching) }
+    }
+
+    fn stop(self) -> BTreeMap<i64, usize> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Makes each answer of the store so late, in milliseconds.
+pub async fn set_delay(world: &World, milliseconds: u64) -> Result<()> {
+    let store = world.forward("pod/tikv-0", 20190).await?;
+    store.client()?.post(&format!("/delay/{milliseconds}"), &Value::Null).await?.expect_status(200)?;
+    Ok(())
+}
+
+pub async fn slow_store(world: &World) -> Result<String> {
+    const DELAY_MS: u64 = 500;
+    let within = Duration::from_mins(1);
+    // Unknown codes, of which the store alone knows, come from many addresses.
+    let link = start(world, &json!({"spec": {"config": {"trustedProxies": ["10.0.0.0/8"]}}})).await?;
+    let unknown = format!("{}/{{random}}", world.service_url().await?);
+    let clock = Clock::system();
+    let sizes = Sizes::watch(world.clusters(), clock.clone());
+    let known = Load::start(world, Ask::Fresh(vec![link]), 50).await?;
+    let unknown = Load::start(world, Ask::Fresh(vec![unknown]), 20).await?;
+    sleep(Duration::from_secs(20)).await;
+
+    let begin = clock.monotonic();
+    set_delay(world, DELAY_MS).await?;
+    world.until_condition("BackendBound", "True", within).await?;
+    let took = clock.monotonic() - begin;
+    ensure!(took <= within, "BackendBound after {took:?}");
+    // It would grow in one of the decisions to come, if at all.
+    sleep(within).await;
+    let events = world.kubectl(&["get", "events", "--field-selector=reason=BackendBound", "-o", "name"]).await?;
+    ensure!(!events.is_empty(), "no event says so");
+    set_delay(world, 0).await?;
+    world.until_condition("BackendBound", "False", Duration::from_mins(2)).await?;
+    let (known, unknown) = (known.stop(world).await?, unknown.stop(world).await?);
+    let sizes = sizes.stop();
+    known.expect_only("known codes", &["302"], 1_000)?;
+    unknown.expect_only("unknown codes", &["404"], 500)?;
+    ensure!(sizes.values().all(|nodes| *nodes == NODES), "the fleet was resized: {sizes:?}");
+    Ok(format!("{NODES} nodes throughout; `BackendBound` after {:.0} s; 0 failed of {}", took.as_secs_f64(), known.total() + unknown.total()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reversal_is_a_change_of_direction() {
+        assert_eq!(reversals(&[2, 2, 4, 4, 6, 6]), 0);
+        assert_eq!(reversals(&[2, 4, 6, 5, 5, 4]), 1);
+        assert_eq!(reversals(&[2, 4, 3, 5]), 2);
+        assert_eq!(reversals(&[]), 0);
+    }
+}
