@@ -375,5 +375,6 @@ fn register_process(registry: &Registry) -> Result<(), RunError> {
         Gauge::new("shortener_cpu_limit_cores", "Cores that this process may use: its quota, or the machine's.")?;
     cores.set(cores::limit());
     registry.register(Box::new(cores))?;
+    registry.register(Box::new(cores::CpuSeconds::new()?))?;
     Ok(registry.register(Box::new(ProcessCollector::for_self()))?)
 }

@@ -135,7 +135,7 @@ fn expression(settings: &Autoscaling, prometheus: &Prometheus, nodes: Nodes<'_>)
         (
             "cpu",
             format!(
-                "avg(max by (pod) (rate(process_cpu_seconds_total{{{of}}}[{window}s])) \
+                "avg(max by (pod) (rate(shortener_cpu_seconds_total{{{of}}}[{window}s])) \
                  / max by (pod) (shortener_cpu_limit_cores{{{of}}}))"
             ),
         ),

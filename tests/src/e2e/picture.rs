@@ -31,6 +31,8 @@ struct Panel<'a> {
     points: Vec<(f64, f64)>,
     /// A value to compare with.
     limit: Option<f64>,
+    /// About how many values are named.
+    ticks: usize,
     colour: RGBColor,
 }
 
@@ -43,17 +45,20 @@ pub fn draw(file: &Path, run: &Run) -> Result<()> {
     let panels = {
         let of_seconds = |value: fn(&(u64, u64)) -> u64| run.seconds.iter().map(|(at, each)| (since(*at), value(each) as f64)).collect();
         [
-            Panel { title: "requests a second", points: of_seconds(|each| each.0), limit: None, colour: BLUE },
+            Panel { title: "requests a second", points: of_seconds(|each| each.0), limit: None, ticks: 6, colour: BLUE },
             Panel {
                 title: "99th percentile of their latency in each second, ms, and its target",
                 points: of_seconds(|each| each.1),
                 limit: Some(run.target_ms as f64),
+                ticks: 6,
                 colour: RED,
             },
             Panel {
                 title: "nodes",
                 points: run.nodes.iter().filter(|(at, _)| **at >= begin).map(|(at, nodes)| (since(*at), *nodes as f64)).collect(),
                 limit: None,
+                // Whole ones alone.
+                ticks: run.nodes.values().copied().max().unwrap_or(1) + 1,
                 colour: GREEN,
             },
         ]
@@ -76,7 +81,7 @@ fn curve(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, panel: &Pan
         .x_label_area_size(28)
         .y_label_area_size(56)
         .build_cartesian_2d(times.clone(), 0.0..highest * 1.1)?;
-    chart.configure_mesh().disable_x_mesh().x_desc("seconds").x_label_formatter(&whole).y_label_formatter(&whole).draw()?;
+    chart.configure_mesh().disable_x_mesh().light_line_style(TRANSPARENT).y_labels(panel.ticks).x_desc("seconds").x_label_formatter(&whole).y_label_formatter(&whole).draw()?;
     chart.draw_series(LineSeries::new(panel.points.iter().copied(), panel.colour.stroke_width(2)))?;
     for mark in marks {
         chart.draw_series(LineSeries::new([(mark, 0.0), (mark, highest * 1.1)], BLACK.mix(0.3)))?;

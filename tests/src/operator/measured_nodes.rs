@@ -58,7 +58,7 @@ impl Node {
     fn new() -> Result<Self> {
         let registry = Registry::new();
         let http = HttpMetrics::register(&registry)?;
-        let cpu = Counter::new("process_cpu_seconds_total", "As the process collector has it, but made up.")?;
+        let cpu = Counter::new("shortener_cpu_seconds_total", "As a node has it, but made up.")?;
         let cores = Gauge::new("shortener_cpu_limit_cores", "One core.")?;
         cores.set(1.0);
         registry.register(Box::new(cpu.clone()))?;

@@ -64,7 +64,7 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
             "percentunit",
             vec![(
                 "{{pod}}",
-                format!("rate(process_cpu_seconds_total{{{of}}}[1m]) / on (pod) shortener_cpu_limit_cores{{{of}}}"),
+                format!("rate(shortener_cpu_seconds_total{{{of}}}[1m]) / on (pod) shortener_cpu_limit_cores{{{of}}}"),
             )],
         ),
         (

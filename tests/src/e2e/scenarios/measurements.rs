@@ -161,7 +161,7 @@ async fn serve_nan(world: &World) -> Result<()> {
 }
 
 const NAN_GAUGES: [&str; 4] =
-    ["process_cpu_seconds_total", "shortener_cpu_limit_cores", "shortener_in_flight_requests", "shortener_in_flight_limit"];
+    ["shortener_cpu_seconds_total", "shortener_cpu_limit_cores", "shortener_in_flight_requests", "shortener_in_flight_limit"];
 
 /// What stands before Prometheus and answers after longer than the operator waits.
 async fn serve_slowly(world: &World) -> Result<()> {

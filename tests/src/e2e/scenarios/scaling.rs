@@ -23,7 +23,7 @@ use crate::witness::{Ask, second};
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
 /// What a node may use, in thousandths of a core: so little that a few hundred requests a second are a load.
-const CPU_LIMIT: &str = "100m";
+const CPU_LIMIT: &str = "50m";
 const TARGET_MS: u64 = 150;
 /// Redirects a second before and after the step.
 const LOAD: u32 = 100;
@@ -88,6 +88,11 @@ pub async fn load(world: &World) -> Result<String> {
     let run = Run { step, end, target_ms: TARGET_MS, seconds: record.by_second(), nodes: sizes.clone() };
     picture::draw(&results_folder()?.join(picture::FILE), &run)?;
     record.expect_only("redirects", &["302"], 1_000)?;
+    ensure!(
+        record.between(step, step + 60).quantile_ms(0.99) > TARGET_MS,
+        "the load was none: p99 {} ms in the first minute after the step",
+        record.between(step, step + 60).quantile_ms(0.99)
+    );
     let back = back_under_target(&record, step, end).with_context(|| format!("sizes: {sizes:?}"))?;
     let most = sizes.values().copied().max().unwrap_or_default();
     ensure!(most > NODES, "it did not grow: {sizes:?}");
@@ -175,7 +180,7 @@ pub async fn slow_store(world: &World) -> Result<String> {
     ensure!(took <= within, "BackendBound after {took:?}");
     // It would grow in one of the decisions to come, if at all.
     sleep(within).await;
-    let events = world.kubectl(&["get", "events", "--field-selector=reason=BackendBound", "-o", "name"]).await?;
+    let events = world.kubectl(&["get", "events", "--field-selector=reason=StoreSlow", "-o", "name"]).await?;
     ensure!(!events.is_empty(), "no event says so");
     set_delay(world, 0).await?;
     world.until_condition("BackendBound", "False", Duration::from_mins(2)).await?;
