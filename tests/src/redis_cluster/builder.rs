@@ -1,5 +1,4 @@
 //! Starts a cluster: its program, six servers, and then the cluster of them.
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -21,7 +20,6 @@ pub struct RedisClusterBuilder {
     pub(super) full_coverage: bool,
     pub(super) tls: bool,
     pub(super) user: Option<(String, String)>,
-    pub(super) host: Ipv4Addr,
 }
 
 impl RedisClusterBuilder {
@@ -46,13 +44,6 @@ impl RedisClusterBuilder {
         self
     }
 
-    /// Where it listens and what it tells clients: loopback, unless who is elsewhere has to reach it.
-    #[must_use]
-    pub fn host(mut self, host: Ipv4Addr) -> Self {
-        self.host = host;
-        self
-    }
-
     /// Starts the cluster and waits until it serves. None, and a line that says so, where Redis cannot be had or the tests
     /// are to use a cluster that is there already; the first is a failure in CI.
     pub async fn start(self) -> Result<Option<RedisCluster>> {
@@ -73,7 +64,7 @@ impl RedisClusterBuilder {
         };
         let folder = ServerFolder::new()?;
         let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
-        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user, host: self.host };
+        let settings = Settings { full_coverage: self.full_coverage, certificates, user: self.user };
         let ports = lasting_ports(2 * SERVERS)?;
         let (ports, bus_ports) = ports.split_at(SERVERS);
         let pairs = ports.iter().zip(bus_ports);

@@ -1,6 +1,5 @@
 //! One server of a Redis Cluster, asked through `redis-cli`: what it is, and what it sees of the others.
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,13 +23,11 @@ pub(super) struct Settings {
     pub(super) full_coverage: bool,
     pub(super) certificates: Option<Certificates>,
     pub(super) user: Option<(String, String)>,
-    pub(super) host: Ipv4Addr,
 }
 
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) process: ServerProcess,
-    host: Ipv4Addr,
     port: u16,
     cli: PathBuf,
     credentials: Vec<OsString>,
@@ -96,12 +93,11 @@ impl Server {
         let log = folder.join(format!("redis-{port}.log"));
         let arguments = arguments(port, bus_port, &data, settings);
         let process = ServerProcess::start(program, arguments, log)?;
-        let cli = program.with_file_name("redis-cli");
-        Ok(Self { process, host: settings.host, port, cli, credentials: credentials(settings) })
+        Ok(Self { process, port, cli: program.with_file_name("redis-cli"), credentials: credentials(settings) })
     }
 
     pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -140,7 +136,7 @@ impl Server {
     pub(super) async fn cli_within(&self, deadline: Duration, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.cli);
         command
-            .args(["-e", "-h", &self.host.to_string(), "-p", &self.port.to_string()])
+            .args(["-e", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(&self.credentials)
             .args(arguments)
             .stdin(Stdio::null())
@@ -155,15 +151,13 @@ impl Server {
 }
 
 fn arguments(port: u16, bus_port: u16, data: &Path, settings: &Settings) -> Vec<OsString> {
-    let Settings { full_coverage, certificates, user, host } = settings;
+    let Settings { full_coverage, certificates, user } = settings;
     let mut arguments = Vec::new();
     let mut set = |name: &str, values: &[&str]| {
         arguments.push(format!("--{name}").into());
         arguments.extend(values.iter().map(OsString::from));
     };
-    set("bind", &[&host.to_string()]);
-    // Else a server without a password answers loopback alone.
-    set("protected-mode", &["no"]);
+    set("bind", &["127.0.0.1"]);
     set("dir", &[&data.display().to_string()]);
     set("cluster-enabled", &["yes"]);
     set("cluster-config-file", &["nodes.conf"]);

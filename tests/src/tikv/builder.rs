@@ -1,5 +1,4 @@
 //! Starts a cluster: its programs, PD first, then the stores in their layout.
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -34,7 +33,6 @@ pub struct TikvBuilder {
     pub(super) layout: Layout,
     pub(super) sync_writes: bool,
     pub(super) tls: bool,
-    pub(super) host: Ipv4Addr,
 }
 
 impl TikvBuilder {
@@ -67,13 +65,6 @@ impl TikvBuilder {
         self
     }
 
-    /// Where it listens and what it tells clients: loopback, unless who is elsewhere has to reach it.
-    #[must_use]
-    pub fn host(mut self, host: Ipv4Addr) -> Self {
-        self.host = host;
-        self
-    }
-
     /// Starts the cluster and waits until it serves. None, and a line that says so, where its programs cannot be had or
     /// the tests are to use a cluster that is there already; the first is a failure in CI.
     pub async fn start(self) -> Result<Option<Tikv>> {
@@ -94,7 +85,7 @@ impl TikvBuilder {
         };
         let folder = ServerFolder::new()?;
         let certificates = self.tls.then(|| Certificates::write(folder.path())).transpose()?;
-        let pds = Pd::start_all(&binaries, folder.path(), self.host, self.pd_members, certificates.as_ref())?;
+        let pds = Pd::start_all(&binaries, folder.path(), self.pd_members, certificates.as_ref())?;
         let regions = if matches!(self.layout, Layout::Shards(_)) { PARTS } else { 1 };
         let mut tikv = Tikv { pds, stores: Vec::new(), regions, external: None, certificates, folder };
         tikv.wait_for_pd().await?;
@@ -113,7 +104,7 @@ impl TikvBuilder {
                 arguments.push("-sync".to_owned());
             }
             let certificates = tikv.certificates.as_ref();
-            let store = Store::start(binaries, tikv.folder.path(), number, self.host, &ports, certificates, arguments);
+            let store = Store::start(binaries, tikv.folder.path(), number, &ports, certificates, arguments);
             tikv.stores.push(store.await?);
         }
         Ok(())

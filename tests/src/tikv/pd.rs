@@ -1,5 +1,4 @@
 //! A member of the Placement Driver, and what its HTTP interface says of the cluster.
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +32,6 @@ hot-region-schedule-limit = 0
 pub(super) struct Pd {
     pub(super) process: ServerProcess,
     pub(super) name: String,
-    host: Ipv4Addr,
     port: u16,
     tls_port: Option<u16>,
 }
@@ -44,7 +42,6 @@ impl Pd {
     pub(super) fn start_all(
         binaries: &Path,
         folder: &Path,
-        host: Ipv4Addr,
         members: usize,
         certificates: Option<&Certificates>,
     ) -> Result<Vec<Self>> {
@@ -60,11 +57,11 @@ impl Pd {
         let start = |(member, (port, peer_port)): (usize, (&u16, &u16))| {
             let tls_port = tls_ports.get(member).copied();
             // The plain address comes first: the stores go to the first one that PD names.
-            let tls_url = tls_port.map(|port| format!(",https://{host}:{port}")).unwrap_or_default();
+            let tls_url = tls_port.map(|port| format!(",https://127.0.0.1:{port}")).unwrap_or_default();
             let mut arguments = vec![
                 format!("--name={}", name(member)),
                 format!("--data-dir={}", folder.join(name(member)).display()),
-                format!("--client-urls=http://{host}:{port}{tls_url}"),
+                format!("--client-urls=http://127.0.0.1:{port}{tls_url}"),
                 format!("--peer-urls={}", peer_url(peer_port)),
                 format!("--initial-cluster={initial_cluster}"),
                 format!("--config={}", settings.display()),
@@ -77,19 +74,19 @@ impl Pd {
             let arguments = arguments.into_iter().map(Into::into).collect();
             let log = folder.join(format!("{}.log", name(member)));
             let process = ServerProcess::start(&binaries.join("pd-server"), arguments, log)?;
-            Ok(Self { process, name: name(member), host, port: *port, tls_port })
+            Ok(Self { process, name: name(member), port: *port, tls_port })
         };
         client_ports.iter().zip(peer_ports).enumerate().map(start).collect()
     }
 
     /// Where clients find it: with TLS when it has that.
     pub(super) fn endpoint(&self) -> String {
-        format!("{}:{}", self.host, self.tls_port.unwrap_or(self.port))
+        format!("127.0.0.1:{}", self.tls_port.unwrap_or(self.port))
     }
 
     /// Where the stores find it.
     pub(super) fn plain_endpoint(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// The name of the member that leads.

@@ -1,6 +1,6 @@
 //! A process of the tests' store, and what its admin address says and does.
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,21 +32,19 @@ impl Store {
         binaries: &Path,
         folder: &Path,
         number: usize,
-        host: Ipv4Addr,
         ports: &[u16],
         certificates: Option<&Certificates>,
         more: Vec<String>,
     ) -> Result<Self> {
-        let (admin, ports) = ports.split_first().context("a store needs two ports")?;
-        let admin = SocketAddrV4::new(Ipv4Addr::LOCALHOST, *admin);
-        let stores = ports.iter().map(|port| format!("{host}:{port}")).collect::<Vec<_>>();
+        let addresses = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>();
+        let (admin, stores) = addresses.split_first().context("a store needs two ports")?;
         let data = folder.join(format!("store-{number}"));
         let mut arguments = vec![format!("-addr={}", stores.join(",")), format!("-status-addr={admin}")];
         arguments.push(format!("-data-dir={}", data.display()));
         let mut proxies = Vec::new();
         if let Some(certificates) = certificates {
-            for port in ports {
-                let store = (host, *port).into();
+            for port in ports.iter().skip(1) {
+                let store = (Ipv4Addr::LOCALHOST, *port).into();
                 proxies.push(TcpProxy::ending_tls(certificates, store).await?);
             }
             let advertised = proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>();
@@ -115,11 +113,6 @@ impl StoreStatus {
     /// How often a method was called.
     pub fn requests(&self, method: &str) -> u64 {
         self.requests.get(method).copied().unwrap_or(0)
-    }
-
-    /// Calls of all methods.
-    pub fn all_requests(&self) -> u64 {
-        self.requests.values().sum()
     }
 
     pub(super) fn add(&mut self, other: Self) {
