@@ -21,7 +21,10 @@ const PORTS: [&str; 2] = ["admin", "metrics"];
 /// Answers `GET /targets` as `http_sd_configs` wants it, as the ServiceAccount that it runs as.
 pub async fn serve(listen: SocketAddr) -> Result<()> {
     let client = Client::try_default().await.context("finding the API server")?;
-    let answer = async |State(client): State<Client>| match Api::<Pod>::all(client).list(&ListParams::default().labels(PODS)).await {
+    let answer = async |State(client): State<Client>| match Api::<Pod>::all(client)
+        .list(&ListParams::default().labels(PODS))
+        .await
+    {
         Ok(pods) => Ok(Json(pods.iter().filter_map(target).collect::<Vec<_>>())),
         // Prometheus goes on with what it knew.
         Err(error) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
@@ -34,7 +37,8 @@ pub async fn serve(listen: SocketAddr) -> Result<()> {
 /// A pod that runs, with the labels that a PodMonitor would give its series.
 fn target(pod: &Pod) -> Option<Value> {
     let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"))?;
-    let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten());
+    let ports =
+        pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten());
     let port = ports.into_iter().find(|port| port.name.as_deref().is_some_and(|name| PORTS.contains(&name)))?;
     let address = format!("{}:{}", status.pod_ip.as_ref()?, port.container_port);
     Some(json!({"targets": [address], "labels": {"namespace": pod.namespace(), "pod": pod.name_any()}}))

@@ -5,6 +5,7 @@ mod forward;
 mod kind;
 mod load;
 mod picture;
+pub mod play;
 mod record;
 mod scenario;
 mod scenarios;

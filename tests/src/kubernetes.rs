@@ -7,11 +7,8 @@ mod builder;
 mod commands;
 mod control_plane;
 mod credentials;
-mod k8s_node;
-mod network;
 mod service_account;
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,9 +23,6 @@ pub use self::audit::{AuditEvent, ObjectReference};
 pub use self::builder::KubernetesBuilder;
 use self::control_plane::ControlPlane;
 pub use self::control_plane::{Part, Snapshot};
-use self::k8s_node::K8sNode;
-pub use self::k8s_node::{CONTAINERD_VARIABLE, SCRIPT as CONTAINERD_SCRIPT};
-use self::network::Network;
 use crate::server_process::{ServerFolder, fresh_name, wait_until};
 use crate::sizes::environment;
 
@@ -50,7 +44,6 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 #[derive(Debug)]
 pub struct Kubernetes {
     // Processes come before their folder: fields are dropped in this order.
-    k8s_node: Option<K8sNode>,
     control_plane: Option<ControlPlane>,
     programs: PathBuf,
     kubeconfig: PathBuf,
@@ -60,7 +53,7 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// A cluster of etcd and an API server, and nothing that acts on what is written there.
     pub fn builder() -> KubernetesBuilder {
-        KubernetesBuilder { controllers: false, audit_log: false, kubelet: false }
+        KubernetesBuilder { controllers: false, audit_log: false }
     }
 
     /// The cluster, with controllers, that the tests of this binary share: each takes a namespace of its own, and none
@@ -73,6 +66,11 @@ impl Kubernetes {
             None => Self::builder().with_controllers().start_own().await,
         };
         Ok(SHARED.get_or_try_init(start).await?.as_ref())
+    }
+
+    /// The directory that holds kubectl and Helm.
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// A file by which kubectl, Helm and every client come in as the administrator.
@@ -162,18 +160,6 @@ impl Kubernetes {
     pub fn audit_log(&self) -> Result<Vec<AuditEvent>> {
         self.control_plane()?;
         audit::read(self.folder.path())
-    }
-
-    /// What pods reach this machine by, and this machine reaches itself by: servers for pods to reach must listen there.
-    pub fn host(&self) -> Ipv4Addr {
-        self.k8s_node.as_ref().map_or(Network::Loopback, |k8s_node| k8s_node.network).host()
-    }
-
-    /// Makes an image of programs, with the shared libraries that they load, and gives it to the machine that pods run on. They lie in
-    /// `/usr/local/bin`, and the first of them runs; no registry has the image, so pods name it with `imagePullPolicy: Never`.
-    pub async fn load_image(&self, name: &str, programs: &[&Path]) -> Result<()> {
-        let k8s_node = self.k8s_node.as_ref().context("the cluster was started without a kubelet")?;
-        k8s_node.load_image(name, programs).await
     }
 
     fn control_plane(&self) -> Result<&ControlPlane> {

@@ -8,7 +8,6 @@ mod slots;
 mod streams;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -48,7 +47,7 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// A cluster whose other slots go on when some have no primary, without TLS and users.
     pub fn builder() -> RedisClusterBuilder {
-        RedisClusterBuilder { full_coverage: false, tls: false, user: None, host: Ipv4Addr::LOCALHOST }
+        RedisClusterBuilder { full_coverage: false, tls: false, user: None }
     }
 
     /// The cluster that the tests of this binary share: each takes names of its own, and none harms it. None as for
@@ -64,7 +63,7 @@ impl RedisCluster {
 
     fn external(seeds: &str) -> Result<Self> {
         let external = seeds.split(',').map(|seed| seed.trim().to_owned()).collect();
-        let settings = Settings { full_coverage: true, certificates: None, user: None, host: Ipv4Addr::LOCALHOST };
+        let settings = Settings { full_coverage: true, certificates: None, user: None };
         Ok(Self { servers: Vec::new(), settings, external: Some(external), _folder: ServerFolder::new()? })
     }
 

@@ -6,7 +6,6 @@ mod builder;
 mod pd;
 mod store;
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,7 +44,7 @@ pub struct Tikv {
 impl Tikv {
     /// A cluster of one PD and one store.
     pub fn builder() -> TikvBuilder {
-        TikvBuilder { pd_members: 1, layout: Layout::Single, sync_writes: false, tls: false, host: Ipv4Addr::LOCALHOST }
+        TikvBuilder { pd_members: 1, layout: Layout::Single, sync_writes: false, tls: false }
     }
 
     /// The cluster that the tests of this binary share: each takes a keyspace of its own, and none harms it. None as for

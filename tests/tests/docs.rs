@@ -16,11 +16,12 @@ use shortener_node::config::Settings;
 use shortener_tests::sizes::workspace_root;
 
 const WITH_PROMISES: [&str; 3] = ["ARCHITECTURE.md", "docs/security.md", "docs/faults.md"];
-const ALL: [&str; 8] = [
+const ALL: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/security.md",
     "docs/faults.md",
+    "docs/e2e.md",
     "docs/runbooks.md",
     "BENCHMARKS.md",
     "CHANGELOG.md",

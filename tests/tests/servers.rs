@@ -125,7 +125,7 @@ async fn start_all_and_wait() -> Result<()> {
         tikv.pause_store(0)?;
     }
     let _redis = RedisCluster::builder().tls().start().await?;
-    let kubernetes = Kubernetes::builder().with_kubelet().start().await?;
+    let kubernetes = Kubernetes::builder().start().await?;
     if let Some(kubernetes) = &kubernetes {
         kubernetes.pause(Part::Etcd)?;
     }

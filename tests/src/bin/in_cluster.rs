@@ -61,10 +61,8 @@ enum What {
 async fn main() -> Result<()> {
     match Command::parse() {
         Command::Load { per_second, ask: what, url } => load(per_second, what, url).await,
-        Command::Stop => {
-            rustix::process::kill_process(rustix::process::Pid::INIT, rustix::process::Signal::TERM)
-                .context("signalling the load")
-        }
+        Command::Stop => rustix::process::kill_process(rustix::process::Pid::INIT, rustix::process::Signal::TERM)
+            .context("signalling the load"),
         Command::Proxy { listen, to, control } => {
             let delay = Delay::default();
             let controlled = delay::control(control, delay.clone());

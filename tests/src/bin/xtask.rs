@@ -34,6 +34,8 @@ enum Task {
         #[arg(long)]
         write: bool,
     },
+    /// Make a kind cluster with TiKV, Redis Cluster, Prometheus and the image on this machine, to install the operator in; Ctrl-C removes it
+    Kind,
     /// Start three nodes behind one port, with all that they need, on this machine, to play with; Ctrl-C ends them
     Cluster {
         /// The port that the nodes are behind
@@ -58,6 +60,7 @@ fn main() -> Result<()> {
         Task::Test => tiers::run_all(false),
         Task::Soak => tiers::run_all(true),
         Task::E2e { scenarios, short, write } => end_to_end::run(&scenarios, short, write),
+        Task::Kind => end_to_end::cluster_to_play_with(),
         Task::Cluster { port } => cluster::run(port),
         Task::Bench { arguments } => bench::bench(&arguments),
     }

@@ -47,7 +47,12 @@ impl Kind {
         if let Some(kubeconfig) = environment(KUBECONFIG_VARIABLE) {
             let kubernetes = Kubernetes::at(kubeconfig.into()).await?;
             let Some(kubernetes) = kubernetes else { return Ok(Found::Missing("kubectl and Helm".to_owned())) };
-            return Ok(Found::Cluster(Box::new(Self { kubernetes, control_plane: None, _down: None, _folder: folder })));
+            return Ok(Found::Cluster(Box::new(Self {
+                kubernetes,
+                control_plane: None,
+                _down: None,
+                _folder: folder,
+            })));
         }
         let directory = match tokio::task::spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?? {
             Prepared::Ready(directory) => PathBuf::from(directory),
@@ -108,7 +113,9 @@ impl Kind {
 /// A command that talks to the engine that `tests/env/kind/docker.sh` starts.
 fn in_docker(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.env("DOCKER_HOST", "unix:///run/shortener-docker/docker.sock").env("DOCKER_CONFIG", "/run/shortener-docker/config");
+    command
+        .env("DOCKER_HOST", "unix:///run/shortener-docker/docker.sock")
+        .env("DOCKER_CONFIG", "/run/shortener-docker/config");
     command
 }
 

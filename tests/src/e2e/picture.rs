@@ -43,9 +43,17 @@ pub fn draw(file: &Path, run: &Run) -> Result<()> {
     let since = |at: i64| (at - begin) as f64;
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     let panels = {
-        let of_seconds = |value: fn(&(u64, u64)) -> u64| run.seconds.iter().map(|(at, each)| (since(*at), value(each) as f64)).collect();
+        let of_seconds = |value: fn(&(u64, u64)) -> u64| {
+            run.seconds.iter().map(|(at, each)| (since(*at), value(each) as f64)).collect()
+        };
         [
-            Panel { title: "requests a second", points: of_seconds(|each| each.0), limit: None, ticks: 6, colour: BLUE },
+            Panel {
+                title: "requests a second",
+                points: of_seconds(|each| each.0),
+                limit: None,
+                ticks: 6,
+                colour: BLUE,
+            },
             Panel {
                 title: "99th percentile of their latency in each second, ms, and its target",
                 points: of_seconds(|each| each.1),
@@ -55,7 +63,12 @@ pub fn draw(file: &Path, run: &Run) -> Result<()> {
             },
             Panel {
                 title: "nodes",
-                points: run.nodes.iter().filter(|(at, _)| **at >= begin).map(|(at, nodes)| (since(*at), *nodes as f64)).collect(),
+                points: run
+                    .nodes
+                    .iter()
+                    .filter(|(at, _)| **at >= begin)
+                    .map(|(at, nodes)| (since(*at), *nodes as f64))
+                    .collect(),
                 limit: None,
                 // Whole ones alone.
                 ticks: run.nodes.values().copied().max().unwrap_or(1) + 1,
@@ -73,7 +86,12 @@ pub fn draw(file: &Path, run: &Run) -> Result<()> {
     drawn.and_then(|()| Ok(root.present()?)).with_context(|| format!("drawing {}", file.display()))
 }
 
-fn curve(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, panel: &Panel<'_>, times: Range<f64>, marks: [f64; 2]) -> Result<()> {
+fn curve(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    panel: &Panel<'_>,
+    times: Range<f64>,
+    marks: [f64; 2],
+) -> Result<()> {
     let highest = panel.points.iter().map(|point| point.1).chain(panel.limit).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, ("sans-serif", 16))
@@ -81,7 +99,15 @@ fn curve(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, panel: &Pan
         .x_label_area_size(28)
         .y_label_area_size(56)
         .build_cartesian_2d(times.clone(), 0.0..highest * 1.1)?;
-    chart.configure_mesh().disable_x_mesh().light_line_style(TRANSPARENT).y_labels(panel.ticks).x_desc("seconds").x_label_formatter(&whole).y_label_formatter(&whole).draw()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .y_labels(panel.ticks)
+        .x_desc("seconds")
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?;
     chart.draw_series(LineSeries::new(panel.points.iter().copied(), panel.colour.stroke_width(2)))?;
     for mark in marks {
         chart.draw_series(LineSeries::new([(mark, 0.0), (mark, highest * 1.1)], BLACK.mix(0.3)))?;

@@ -52,7 +52,11 @@ impl Record {
     /// An error that tells what there was instead, unless all outcomes are these, and there are at least so many of them.
     pub fn expect_only(&self, what: &str, wanted: &[&str], at_least: u64) -> Result<()> {
         let outcomes = self.outcomes();
-        ensure!(self.other_than(wanted) == 0, "{what}: {outcomes:?}; in these seconds: {:?}", self.seconds_with_others(wanted));
+        ensure!(
+            self.other_than(wanted) == 0,
+            "{what}: {outcomes:?}; in these seconds: {:?}",
+            self.seconds_with_others(wanted)
+        );
         ensure!(self.total() >= at_least, "{what}: only {outcomes:?}, not {at_least}");
         Ok(())
     }
@@ -97,10 +101,13 @@ impl Record {
     }
 
     fn seconds_with_others(&self, wanted: &[&str]) -> Vec<(i64, Vec<&String>)> {
-        let others = |second: &Second| {
-            second.outcomes.keys().filter(|outcome| !wanted.contains(&outcome.as_str())).count() > 0
-        };
-        self.0.iter().filter(|second| others(second)).map(|second| (second.at, second.outcomes.keys().collect())).collect()
+        let others =
+            |second: &Second| second.outcomes.keys().filter(|outcome| !wanted.contains(&outcome.as_str())).count() > 0;
+        self.0
+            .iter()
+            .filter(|second| others(second))
+            .map(|second| (second.at, second.outcomes.keys().collect()))
+            .collect()
     }
 }
 

@@ -94,7 +94,9 @@ impl Scenario {
             Self::Kills => {
                 "0 codes twice, 0 mint clashes, 0 acknowledged links lost; after one retry with the same key no create fails"
             }
-            Self::Load => "p99 under its target within 120 s, at most one reversal, then back to the minimum; 0 failed requests",
+            Self::Load => {
+                "p99 under its target within 120 s, at most one reversal, then back to the minimum; 0 failed requests"
+            }
             Self::SlowStore => "as many nodes as before; `BackendBound` within 60 s",
             Self::Measurements => "no node less; `ScalingActive` false within 60 s each time; true again afterwards",
             Self::Caches => "0 links lost; ≥ 99.99 % answered; p99 ≤ 250 ms from 15 s on",

@@ -204,7 +204,9 @@ impl World {
                     continue;
                 }
                 let target = format!("pod/{}", pod.name_any());
-                let Ok(forward) = Forward::to(self.kubernetes(), OPERATOR_NAMESPACE, &target, 9090).await else { continue };
+                let Ok(forward) = Forward::to(self.kubernetes(), OPERATOR_NAMESPACE, &target, 9090).await else {
+                    continue;
+                };
                 let Ok(metrics) = Metrics::at(forward.url()).await else { continue };
                 if metrics.sum("shortener_operator_leader") > 0.0
                     && metrics.sum("shortener_operator_reconciles_total") >= 2.0

@@ -6,8 +6,6 @@ use tokio::sync::OnceCell;
 
 use super::control_plane::ControlPlane;
 use super::credentials::Credentials;
-use super::k8s_node::{self, K8sNode};
-use super::network::Network;
 use super::{
     DEFAULT_NAMESPACE, KUBECONFIG_VARIABLE, Kubernetes, PROGRAMS_VARIABLE, SCRIPT, audit, wait_for_service_account,
 };
@@ -20,24 +18,15 @@ use crate::sizes::environment;
 pub struct KubernetesBuilder {
     pub(super) controllers: bool,
     pub(super) audit_log: bool,
-    pub(super) kubelet: bool,
 }
 
 impl KubernetesBuilder {
     /// The controller manager and the scheduler: Deployments make pods, owners take what they own with them when they are
-    /// deleted, namespaces get what pods need. No pod runs without a kubelet.
+    /// deleted, namespaces get what pods need. No pod ever runs: there is no kubelet.
     #[must_use]
     pub fn with_controllers(mut self) -> Self {
         self.controllers = true;
         self
-    }
-
-    /// The controllers, and one machine whose kubelet runs pods: they, Services and this machine reach each other. It takes
-    /// root. Images come from [`Kubernetes::load_image`] alone.
-    #[must_use]
-    pub fn with_kubelet(mut self) -> Self {
-        self.kubelet = true;
-        self.with_controllers()
     }
 
     /// Writes down every request, for [`Kubernetes::audit_log`].
@@ -62,26 +51,15 @@ impl KubernetesBuilder {
         let folder = ServerFolder::new()?;
         let ports: [u16; 3] = lasting_ports(3)?.try_into().ok().context("as many ports as were asked for")?;
         let [etcd_port, peer_port, api_port] = ports;
-        let k8s_node = match self.kubelet {
-            true if !k8s_node::can_be_had().await? => return Ok(None),
-            true => Some(K8sNode::start(&programs, &folder).await?),
-            false => None,
-        };
-        let network = k8s_node.as_ref().map_or(Network::Loopback, |k8s_node| k8s_node.network);
-        let credentials = Credentials::write(&folder, network, api_port)?;
+        let credentials = Credentials::write(&folder, api_port)?;
         let audit = if self.audit_log { audit::arguments(&folder)? } else { Vec::new() };
-        let control_plane =
-            ControlPlane::start(&programs, folder.path(), &credentials, network, [etcd_port, peer_port], audit)?;
-        let kubeconfig = credentials.admin(folder.path())?;
-        let mut cluster = Kubernetes { k8s_node, control_plane: Some(control_plane), programs, kubeconfig, folder };
+        let control_plane = ControlPlane::start(&programs, folder.path(), &credentials, [etcd_port, peer_port], audit)?;
+        let kubeconfig = credentials.admin.clone();
+        let mut cluster = Kubernetes { control_plane: Some(control_plane), programs, kubeconfig, folder };
         cluster.wait_until_serving().await?;
         if self.controllers {
             cluster.start_controllers(&credentials)?;
             wait_for_service_account(&cluster.client().await?, DEFAULT_NAMESPACE).await?;
-        }
-        let client = cluster.client().await?;
-        if let Some(k8s_node) = &mut cluster.k8s_node {
-            k8s_node.join(&cluster.programs, &credentials, &client).await?;
         }
         Ok(Some(cluster))
     }
@@ -91,7 +69,7 @@ impl Kubernetes {
     /// The cluster that is there already, with our own kubectl and Helm; none where those cannot be had.
     pub async fn at(kubeconfig: PathBuf) -> Result<Option<Self>> {
         let Some(programs) = programs().await? else { return Ok(None) };
-        Ok(Some(Self { k8s_node: None, control_plane: None, programs, kubeconfig, folder: ServerFolder::new()? }))
+        Ok(Some(Self { control_plane: None, programs, kubeconfig, folder: ServerFolder::new()? }))
     }
 
     fn start_controllers(&mut self, credentials: &Credentials) -> Result<()> {

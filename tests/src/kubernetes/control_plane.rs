@@ -8,11 +8,14 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::credentials::Credentials;
-use super::network::Network;
 use crate::server_process::{ServerProcess, fresh_name};
 
 /// An API server that hangs is asked again, not waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// Addresses of Services. They lead nowhere without a kubelet, so that all clusters may have the same.
+const SERVICE_ADDRESSES: &str = "10.96.0.0/16";
+/// The first of them is the API server's.
+pub(super) const SERVICE_ADDRESS: &str = "10.96.0.1";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Where etcd keeps its data, in the cluster's folder.
 const ETCD_DATA: &str = "etcd";
@@ -49,7 +52,6 @@ impl ControlPlane {
         programs: &Path,
         folder: &Path,
         credentials: &Credentials,
-        network: Network,
         etcd_ports: [u16; 2],
         api_server_arguments: Vec<String>,
     ) -> Result<Self> {
@@ -71,10 +73,12 @@ impl ControlPlane {
         let Credentials { api_port, ca, api_server, api_server_key, tokens, tokens_key, .. } = credentials;
         let mut arguments = vec![
             format!("--etcd-servers={etcd_url}"),
-            format!("--bind-address={}", network.host()),
-            format!("--advertise-address={}", network.host()),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
             format!("--secure-port={api_port}"),
-            format!("--service-cluster-ip-range={}", network.services()),
+            // It would publish its address to pods, which loopback is of no use to, and complain.
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_ADDRESSES}"),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
             "--allow-privileged=true".to_owned(),
@@ -85,15 +89,6 @@ impl ControlPlane {
             format!("--service-account-key-file={}", tokens.display()),
             format!("--service-account-signing-key-file={}", tokens_key.display()),
         ];
-        arguments.extend(match network {
-            // It would publish its address to pods, which loopback is of no use to, and complain.
-            Network::Loopback => vec!["--endpoint-reconciler-type=none".to_owned()],
-            Network::Part(_) => vec![
-                format!("--kubelet-client-certificate={}", api_server.display()),
-                format!("--kubelet-client-key={}", api_server_key.display()),
-                "--kubelet-preferred-address-types=InternalIP".to_owned(),
-            ],
-        });
         arguments.extend(api_server_arguments);
         let api_server = start(programs, folder, "kube-apiserver", arguments)?;
         Ok(Self { controllers: None, api_server, etcd, etcd_data })
@@ -106,14 +101,13 @@ impl ControlPlane {
         folder: &Path,
         credentials: &Credentials,
     ) -> Result<()> {
-        let Credentials { ca, ca_key, tokens_key, .. } = credentials;
+        let Credentials { ca, ca_key, tokens_key, controller_manager, scheduler, .. } = credentials;
         // One of each, that serves nobody.
-        let alone = |program: &str| {
-            let kubeconfig = credentials.kubeconfig(folder, &format!("system:{program}"), None)?;
+        let alone = |kubeconfig: &Path| {
             let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-            Ok::<_, anyhow::Error>(vec![kubeconfig, "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()])
+            vec![kubeconfig, "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()]
         };
-        let mut manager = alone("kube-controller-manager")?;
+        let mut manager = alone(controller_manager);
         manager.extend([
             "--use-service-account-credentials=true".to_owned(),
             format!("--root-ca-file={}", ca.display()),
@@ -123,7 +117,7 @@ impl ControlPlane {
         ]);
         self.controllers = Some([
             start(programs, folder, "kube-controller-manager", manager)?,
-            start(programs, folder, "kube-scheduler", alone("kube-scheduler")?)?,
+            start(programs, folder, "kube-scheduler", alone(scheduler))?,
         ]);
         Ok(())
     }

@@ -3,7 +3,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::command::{cargo, run as run_command};
 use super::tiers::Ending;
-use crate::e2e::{self, Scenario};
+use crate::e2e::{self, Scenario, play};
 
 /// Runs these scenarios, or all; with `short` as they are run on every change. With `write` what was seen goes into `docs/`.
 pub fn run(scenarios: &[Scenario], short: bool, write: bool) -> Result<()> {
@@ -14,4 +14,10 @@ pub fn run(scenarios: &[Scenario], short: bool, write: bool) -> Result<()> {
         Ending::NotRun { reason } => bail!("the suite cannot run here: {reason}"),
     }
     Ok(())
+}
+
+/// Builds the product and makes a cluster to install it in.
+pub fn cluster_to_play_with() -> Result<()> {
+    run_command(&mut cargo(&["build", "--workspace", "--bins"])?)?;
+    play::run()
 }

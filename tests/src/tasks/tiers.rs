@@ -19,10 +19,9 @@ const BROWSER: &str = "browser";
 const HTTP: &str = "http";
 /// Servers that several test binaries start: what they are, the script that provides them, and the variable that tells
 /// the tests where they are, so that no test binary looks for them again.
-const SERVERS: [(&str, &str, &str); 5] = [
+const SERVERS: [(&str, &str, &str); 4] = [
     ("PD and the store (built once, which takes minutes)", tikv::SCRIPT, tikv::BINARIES_VARIABLE),
     ("Kubernetes and Helm (built once, which takes minutes)", kubernetes::SCRIPT, kubernetes::PROGRAMS_VARIABLE),
-    ("containerd", kubernetes::CONTAINERD_SCRIPT, kubernetes::CONTAINERD_VARIABLE),
     ("prometheus", prometheus::SCRIPT, prometheus::PROGRAM_VARIABLE),
     ("redis-server", redis_cluster::SCRIPT, redis_cluster::SERVER_VARIABLE),
 ];

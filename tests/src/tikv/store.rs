@@ -115,6 +115,11 @@ impl StoreStatus {
         self.requests.get(method).copied().unwrap_or(0)
     }
 
+    /// Calls of all methods.
+    pub fn all_requests(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         let Self { requests, delayed, dropped, declined, connections, regions } = other;
         for (method, count) in requests {

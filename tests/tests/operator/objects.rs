@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -22,6 +23,8 @@ use crate::scene::{SOON, Scene, version};
 
 /// How soon what was altered is as it was.
 const REPAIRED_WITHIN: Duration = Duration::from_secs(10);
+/// Kubernetes' autoscaler looks every 15 s.
+const KUBERNETES_LOOKS: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn the_smallest_resource_becomes_everything_that_it_owns() -> Result<()> {
@@ -286,6 +289,46 @@ async fn kinds_that_the_cluster_learns_later_are_picked_up() -> Result<()> {
         })
         .await?;
     }
+    operator.stop().await
+}
+
+#[tokio::test]
+async fn with_the_mode_hpa_kubernetes_own_autoscaler_finds_the_scale_and_its_bounds() -> Result<()> {
+    let Some(scene) = Scene::new("hpa").await? else { return Ok(()) };
+    let operator = scene.operator().await?;
+    let autoscaling = json!({
+        "mode": "hpa", "minReplicas": 2, "maxReplicas": 9, "targetUtilizationPercent": 70,
+        "scaleDown": {"percent": 20, "nodes": 2, "periodSeconds": 90, "stabilizationSeconds": 240},
+    });
+    scene.create(&json!({"spec": {"replicas": 2, "autoscaling": autoscaling}})).await?;
+    let written: HorizontalPodAutoscaler = scene.until_there("main").await?;
+    let spec = serde_json::to_value(written.spec.context("a spec")?)?;
+    let target = json!({"apiVersion": "shortener.dev/v1alpha1", "kind": "ShortenerCluster", "name": "main"});
+    assert_eq!(spec["scaleTargetRef"], target);
+    assert_eq!((&spec["minReplicas"], &spec["maxReplicas"]), (&json!(2), &json!(9)));
+    let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}});
+    assert_eq!(spec["metrics"], json!([{"type": "Resource", "resource": cpu}]));
+    let down = json!([
+        {"type": "Percent", "value": 20, "periodSeconds": 90},
+        {"type": "Pods", "value": 2, "periodSeconds": 90},
+    ]);
+    assert_eq!(spec["behavior"]["scaleDown"]["policies"], down);
+    assert_eq!(spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"], 240);
+    // Its controller reads the resource's scale; what it would write there becomes the size of the fleet.
+    wait_until("Kubernetes can scale the resource", KUBERNETES_LOOKS, async || {
+        let conditions =
+            scene.api::<HorizontalPodAutoscaler>().get("main").await?.status.and_then(|status| status.conditions);
+        let able = |condition: &HorizontalPodAutoscalerCondition| {
+            condition.type_ == "AbleToScale" && condition.status == "True"
+        };
+        Ok(conditions.is_some_and(|conditions| conditions.iter().any(able)))
+    })
+    .await?;
+    scene.kubernetes.kubectl(&["scale", "shc", "main", "--replicas=5", "-n", &scene.namespace]).await?;
+    wait_until("the fleet has the size", SOON, async || {
+        Ok(scene.api::<Deployment>().get("main").await?.spec.and_then(|spec| spec.replicas) == Some(5))
+    })
+    .await?;
     operator.stop().await
 }
 

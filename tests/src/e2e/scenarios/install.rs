@@ -35,5 +35,9 @@ pub async fn run(world: &World) -> Result<String> {
         let followed = node.client()?.get(&format!("/{code}")).await?;
         ensure!(followed.header("location") == Some(TARGET), "{}", followed.status);
     }
-    Ok(format!("Ready {:.0} s after `helm install` began; followed through each of {} pods", ready.as_secs_f64(), pods.len()))
+    Ok(format!(
+        "Ready {:.0} s after `helm install` began; followed through each of {} pods",
+        ready.as_secs_f64(),
+        pods.len()
+    ))
 }

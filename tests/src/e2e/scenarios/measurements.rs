@@ -90,7 +90,10 @@ async fn set_minimum(world: &World, nodes: usize) -> Result<()> {
 
 /// The resource says so in time; and though it would now shrink by what it last saw, it does not.
 async fn held(world: &World, what: &str) -> Result<String> {
-    world.until_condition("ScalingActive", "False", TOLD_WITHIN).await.with_context(|| format!("Prometheus is {what}"))?;
+    world
+        .until_condition("ScalingActive", "False", TOLD_WITHIN)
+        .await
+        .with_context(|| format!("Prometheus is {what}"))?;
     let cluster = world.clusters().get("main").await.context("asking for the resource")?;
     let (_, said) = crate::e2e::world::condition(&cluster, "ScalingActive").context("it has the condition")?;
     ensure!(said.starts_with("MetricsUnavailable"), "{said}");
@@ -125,7 +128,8 @@ async fn serve_nan(world: &World) -> Result<()> {
         let of = format!("namespace=\"{NAMESPACE}\",pod=\"{pod}\"");
         for stage in ["total", "local", "cache", "store"] {
             for series in ["bucket{le=\"0.1\",", "bucket{le=\"+Inf\",", "sum{", "count{"] {
-                metrics.push_str(&format!("shortener_redirect_duration_seconds_{series}stage=\"{stage}\",{of}}} NaN\n"));
+                metrics
+                    .push_str(&format!("shortener_redirect_duration_seconds_{series}stage=\"{stage}\",{of}}} NaN\n"));
             }
         }
         for series in NAN_GAUGES {
@@ -160,8 +164,12 @@ async fn serve_nan(world: &World) -> Result<()> {
     .await
 }
 
-const NAN_GAUGES: [&str; 4] =
-    ["shortener_cpu_seconds_total", "shortener_cpu_limit_cores", "shortener_in_flight_requests", "shortener_in_flight_limit"];
+const NAN_GAUGES: [&str; 4] = [
+    "shortener_cpu_seconds_total",
+    "shortener_cpu_limit_cores",
+    "shortener_in_flight_requests",
+    "shortener_in_flight_limit",
+];
 
 /// What stands before Prometheus and answers after longer than the operator waits.
 async fn serve_slowly(world: &World) -> Result<()> {
@@ -180,7 +188,8 @@ async fn serve_slowly(world: &World) -> Result<()> {
         service("slow-prometheus", 9090, 9090),
     ]});
     apply_anew(world, "slow-prometheus", &manifest).await?;
-    let control = crate::e2e::forward::Forward::to(world.kubernetes(), MONITORING, "pod/slow-prometheus", 20190).await?;
+    let control =
+        crate::e2e::forward::Forward::to(world.kubernetes(), MONITORING, "pod/slow-prometheus", 20190).await?;
     control.client()?.post(&format!("/delay/{DELAY_MS}"), &Value::Null).await?.expect_status(200)?;
     point_at(world, SLOW_URL).await
 }

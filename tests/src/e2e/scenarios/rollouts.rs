@@ -74,11 +74,13 @@ async fn drain(world: &World) -> Result<()> {
     let machine = nodes.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone()).context("a pod is on a machine")?;
     let leaves = async || {
         let of_product = "--pod-selector=app.kubernetes.io/name in (shortener, shortener-operator)";
-        let arguments = ["drain", &machine, "--ignore-daemonsets", "--delete-emptydir-data", of_product, "--timeout=180s"];
+        let arguments =
+            ["drain", &machine, "--ignore-daemonsets", "--delete-emptydir-data", of_product, "--timeout=180s"];
         world.kubernetes().kubectl(&arguments).await?;
         world.until_rolled_out().await?;
         let nodes = world.nodes().await?;
-        let stays = nodes.iter().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref() == Some(&machine)));
+        let stays =
+            nodes.iter().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref() == Some(&machine)));
         ensure!(stays.is_none(), "{:?} stays on {machine}", stays.map(ResourceExt::name_any));
         Ok(())
     };

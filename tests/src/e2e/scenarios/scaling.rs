@@ -22,24 +22,26 @@ use crate::witness::{Ask, second};
 /// The fewest nodes, and the most.
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
-/// What a node may use, in thousandths of a core: so little that a few hundred requests a second are a load.
-const CPU_LIMIT: &str = "50m";
+/// What a node may use of a core: so little that a few hundred requests a second are a load.
+const CPU_LIMIT: &str = "100m";
+/// So much that none of what it does is one.
+const CPU_AMPLE: &str = "500m";
 const TARGET_MS: u64 = 150;
 /// Redirects a second before and after the step.
-const LOAD: u32 = 100;
+const LOAD: u32 = 150;
 const STEP: u32 = 6;
 /// What a client counts as one moment when it judges a percentile.
 const MOMENT_S: i64 = 15;
 const BACK_UNDER_TARGET: Duration = Duration::from_mins(2);
 /// How long it is to stay there.
-const STAYS: Duration = Duration::from_secs(45);
+const STAYS: Duration = Duration::from_secs(30);
 const SHRINKS_WITHIN: Duration = Duration::from_mins(15);
 
 /// Spec of a fleet that is sized by the operator. In the short form it shrinks faster than by default.
-fn scaled(world: &World) -> Value {
+fn scaled(world: &World, cpu: &str) -> Value {
     let fast = json!({"percent": 50, "periodSeconds": 15, "stabilizationSeconds": 30});
     json!({
-        "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": CPU_LIMIT, "memory": "256Mi"}}},
+        "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": cpu, "memory": "256Mi"}}},
         "monitoring": {"intervalSeconds": 5},
         "autoscaling": {
             "minReplicas": NODES, "maxReplicas": NODES_MAX,
@@ -51,9 +53,9 @@ fn scaled(world: &World) -> Value {
 }
 
 /// A fleet at its minimum, measured, that has a link.
-async fn start(world: &World, more: &Value) -> Result<String> {
+async fn start(world: &World, cpu: &str, more: &Value) -> Result<String> {
     world.install().await?;
-    let mut patch = json!({"spec": scaled(world)});
+    let mut patch = json!({"spec": scaled(world, cpu)});
     json_patch::merge(&mut patch, more);
     world.apply(&patch).await?;
     world.until_rolled_out().await?;
@@ -63,11 +65,12 @@ async fn start(world: &World, more: &Value) -> Result<String> {
 }
 
 async fn until_at_minimum(world: &World) -> Result<()> {
-    wait_until("the fleet is at its minimum", SHRINKS_WITHIN, async || Ok(world.node_names().await?.len() == NODES)).await
+    wait_until("the fleet is at its minimum", SHRINKS_WITHIN, async || Ok(world.node_names().await?.len() == NODES))
+        .await
 }
 
 pub async fn load(world: &World) -> Result<String> {
-    let link = start(world, &json!({})).await?;
+    let link = start(world, CPU_LIMIT, &json!({})).await?;
     let clock = Clock::system();
     let now = || second(&clock);
     let sizes = Sizes::watch(world.clusters(), clock.clone());
@@ -93,12 +96,12 @@ pub async fn load(world: &World) -> Result<String> {
         "the load was none: p99 {} ms in the first minute after the step",
         record.between(step, step + 60).quantile_ms(0.99)
     );
-    let back = back_under_target(&record, step, end).with_context(|| format!("sizes: {sizes:?}"))?;
+    let back = back_under_target(&record, step, end).with_context(|| format!("sizes: {:?}", changes(&sizes)))?;
     let most = sizes.values().copied().max().unwrap_or_default();
-    ensure!(most > NODES, "it did not grow: {sizes:?}");
+    ensure!(most > NODES, "it did not grow");
     let during: Vec<usize> = sizes.range(step..end).map(|(_, nodes)| *nodes).collect();
     let reversals = reversals(&during);
-    ensure!(reversals <= 1, "{reversals} reversals: {sizes:?}");
+    ensure!(reversals <= 1, "{reversals} reversals: {:?}", changes(&sizes));
     Ok(format!(
         "{LOAD} → {} → {LOAD} requests/s with {CPU_LIMIT} CPU a node: p99 under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
          {reversals} reversals; 0 failed of {}",
@@ -114,8 +117,20 @@ fn back_under_target(record: &Record, step: i64, end: i64) -> Result<i64> {
     let back = last_slow.map_or(0, |from| from + 1 - step);
     let latest = i64::try_from(BACK_UNDER_TARGET.as_secs()).context("a small number")?;
     let each = (step..end).step_by(10).map(|from| record.between(from, from + 10).quantile_ms(0.99));
-    ensure!(back <= latest, "p99 was still over {TARGET_MS} ms {back} s after the step; in ms, each 10 s: {:?}", each.collect::<Vec<_>>());
+    ensure!(
+        back <= latest,
+        "p99 was still over {TARGET_MS} ms {back} s after the step; in ms, each 10 s: {:?}",
+        each.collect::<Vec<_>>()
+    );
     Ok(back)
+}
+
+/// When there were how many nodes, in seconds from the beginning.
+fn changes(sizes: &BTreeMap<i64, usize>) -> Vec<(i64, usize)> {
+    let begin = sizes.keys().next().copied().unwrap_or_default();
+    let mut changes: Vec<(i64, usize)> = sizes.iter().map(|(at, nodes)| (at - begin, *nodes)).collect();
+    changes.dedup_by_key(|change| change.1);
+    changes
 }
 
 /// How often sizes that grew shrink, or the other way round.
@@ -139,7 +154,8 @@ impl Sizes {
         let watching = tokio::spawn(async move {
             loop {
                 let cluster = clusters.get("main").await.ok();
-                let nodes = cluster.and_then(|cluster| cluster.status?.replicas).and_then(|nodes| usize::try_from(nodes).ok());
+                let nodes =
+                    cluster.and_then(|cluster| cluster.status?.replicas).and_then(|nodes| usize::try_from(nodes).ok());
                 if let Some(nodes) = nodes {
                     writes.lock().unwrap_or_else(PoisonError::into_inner).insert(second(&clock), nodes);
                 }
@@ -165,7 +181,7 @@ pub async fn slow_store(world: &World) -> Result<String> {
     const DELAY_MS: u64 = 500;
     let within = Duration::from_mins(1);
     // Unknown codes, of which the store alone knows, come from many addresses.
-    let link = start(world, &json!({"spec": {"config": {"trustedProxies": ["10.0.0.0/8"]}}})).await?;
+    let link = start(world, CPU_AMPLE, &json!({"spec": {"config": {"trustedProxies": ["10.0.0.0/8"]}}})).await?;
     let unknown = format!("{}/{{random}}", world.service_url().await?);
     let clock = Clock::system();
     let sizes = Sizes::watch(world.clusters(), clock.clone());
@@ -178,8 +194,8 @@ pub async fn slow_store(world: &World) -> Result<String> {
     world.until_condition("BackendBound", "True", within).await?;
     let took = clock.monotonic() - begin;
     ensure!(took <= within, "BackendBound after {took:?}");
-    // It would grow in one of the decisions to come, if at all.
-    sleep(within).await;
+    // It would grow in one of the next decisions, if at all.
+    sleep(world.sized(Duration::from_secs(30), within)).await;
     let events = world.kubectl(&["get", "events", "--field-selector=reason=StoreSlow", "-o", "name"]).await?;
     ensure!(!events.is_empty(), "no event says so");
     set_delay(world, 0).await?;
@@ -188,8 +204,12 @@ pub async fn slow_store(world: &World) -> Result<String> {
     let sizes = sizes.stop();
     known.expect_only("known codes", &["302"], 1_000)?;
     unknown.expect_only("unknown codes", &["404"], 500)?;
-    ensure!(sizes.values().all(|nodes| *nodes == NODES), "the fleet was resized: {sizes:?}");
-    Ok(format!("{NODES} nodes throughout; `BackendBound` after {:.0} s; 0 failed of {}", took.as_secs_f64(), known.total() + unknown.total()))
+    ensure!(sizes.values().all(|nodes| *nodes == NODES), "the fleet was resized: {:?}", changes(&sizes));
+    Ok(format!(
+        "{NODES} nodes throughout; `BackendBound` after {:.0} s; 0 failed of {}",
+        took.as_secs_f64(),
+        known.total() + unknown.total()
+    ))
 }
 
 #[cfg(test)]

@@ -33,7 +33,10 @@ pub async fn run(world: &World) -> Result<String> {
     world.kubectl(&["scale", "statefulset/tikv", "--replicas=1"]).await?;
     world.kubectl(&["rollout", "status", "statefulset/tikv", "--timeout=120s"]).await?;
     let back = clock.monotonic();
-    wait_until("links are made again", BACK_WITHIN, async || Ok(client.create("https://www.example.com/").await.is_ok())).await?;
+    wait_until("links are made again", BACK_WITHIN, async || {
+        Ok(client.create("https://www.example.com/").await.is_ok())
+    })
+    .await?;
     let took = clock.monotonic() - back;
     client.until_health_is("ok").await?;
     sleep(Duration::from_secs(5)).await;
