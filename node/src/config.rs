@@ -23,6 +23,7 @@ use crate::lease::LeaseSettings;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::public_url::{BaseUrl, PublicUrls};
+use crate::traces::{OtlpEndpoint, TraceSettings};
 
 pub use parse::Secret;
 
@@ -170,13 +171,14 @@ pub struct Settings {
     #[arg(long, env, default_value = "false", num_args = 0..=1, default_missing_value = "true",
         value_parser = BoolishValueParser::new())]
     debug: bool,
-    /// OpenTelemetry collector.
+    /// OpenTelemetry collector that traces are sent to by OTLP over HTTP: its base URL, such as `http://localhost:4318`; without one,
+    /// no traces.
     #[arg(long, env)]
     otlp_endpoint: Option<String>,
     /// Who hands out worker IDs and blocks: the node itself, or the operator.
     #[arg(long, env, default_value = "self")]
     allocation: Allocation,
-    /// With `lease`: the pod that this node runs in, which its Lease is named like.
+    /// The pod that this node runs in. With `lease`: what its Lease is named like; with an `OTLP_ENDPOINT`: who sends traces.
     #[arg(long, env, value_parser = parse::pod_name)]
     pod_name: Option<String>,
     /// With `lease`: that pod's UID.
@@ -334,6 +336,8 @@ pub struct Config {
     pub lease: Option<LeaseSettings>,
     /// What the log shows and how.
     pub log: LogSettings,
+    /// Where traces are sent; `None`: nowhere.
+    pub traces: Option<TraceSettings>,
 }
 
 /// A setting that makes no sense, in one line.
@@ -419,6 +423,7 @@ impl Settings {
         let redis = parse::redis(self.redis_url, self.redis_url_file, certificates, login)?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
+        let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
             listen_addr: self.listen_addr,
@@ -450,6 +455,7 @@ impl Settings {
             blocked_hosts_file: self.blocked_hosts_file,
             lease,
             log,
+            traces,
         })
     }
 
@@ -461,8 +467,7 @@ impl Settings {
             false => Ok(()),
         };
         not_yet("OIDC_ISSUER", self.oidc_issuer.is_some())?;
-        not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())?;
-        not_yet("OTLP_ENDPOINT", self.otlp_endpoint.is_some())
+        not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())
     }
 
     /// The node's own Lease, if IDs are handed out through it.
@@ -496,6 +501,13 @@ fn log(debug: bool, level: Option<LogLevel>, format: Option<LogFormat>) -> Resul
         (LogLevel::Debug, _) => Err(invalid("DEBUG", "means LOG_FORMAT=text; leave one of the two unset")),
         _ => Err(invalid("DEBUG", "means LOG_LEVEL=debug; leave one of the two unset")),
     }
+}
+
+/// Where traces are sent, and from which pod.
+fn traces(endpoint: Option<String>, pod: Option<String>) -> Result<Option<TraceSettings>, ConfigError> {
+    let endpoint = endpoint.map(|endpoint| OtlpEndpoint::parse(&endpoint)).transpose();
+    let endpoint = endpoint.map_err(|problem| invalid("OTLP_ENDPOINT", problem))?;
+    Ok(endpoint.map(|endpoint| TraceSettings { endpoint, instance: pod }))
 }
 
 /// Where links are kept, with what goes with it.
@@ -580,6 +592,11 @@ mod tests {
             (&["--pod-namespace", "team.links"], "--pod-namespace"),
             (&["--pod-ip", "10.0.0"], "--pod-ip"),
             (&["--cluster-name", "main-"], "--cluster-name"),
+            (&["--otlp-endpoint", "localhost:4318"], "OTLP_ENDPOINT"),
+            (&["--otlp-endpoint", "grpc://localhost:4317"], "OTLP_ENDPOINT"),
+            (&["--otlp-endpoint", "http://ada:secret@localhost:4318"], "OTLP_ENDPOINT"),
+            (&["--otlp-endpoint", "http://localhost:4318?token=secret"], "OTLP_ENDPOINT"),
+            (&["--otlp-endpoint", "http://localhost:4318/v1/traces/"], "OTLP_ENDPOINT"),
             (&["--log-level", "loud"], "--log-level"),
             (&["--debug", "--log-level", "error"], "DEBUG"),
             (&["--debug", "--log-format", "json"], "DEBUG"),

@@ -21,6 +21,7 @@ mod redirect;
 mod schema;
 pub mod serve;
 mod short_form;
+mod trace;
 mod urls;
 
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const IN_FLIGHT_MAX: usize = 4_096;
 /// The routes of redirects.
 pub const REDIRECT_ROUTES: [&str; 2] = ["/{short_code}", "/shortener/url/{id}"];
+/// The routes that links are made by, with POST.
+pub const CREATE_ROUTES: [&str; 2] = ["/api/v1/urls", "/shortener/url/"];
 
 /// What all handlers share.
 pub struct App {

@@ -15,12 +15,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::field;
 
 use crate::ambient::UnixMs;
 use crate::kv::embedded::Embedded;
 use crate::kv::tikv::Tikv;
 use crate::kv::write_set::{Change, WriteSet};
 use crate::resilience::Condition;
+use crate::traces::{self, STEP};
 
 pub mod embedded;
 pub mod tikv;
@@ -79,6 +81,23 @@ pub enum KvError {
     Undetermined,
 }
 
+impl KvError {
+    /// The kind of error in one word, without data.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::AlreadyExists { .. } => "already_exists",
+            Self::TooLarge { .. } => "too_large",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Undetermined => "undetermined",
+        }
+    }
+}
+
+/// The engines' names.
+const EMBEDDED: &str = "embedded";
+const TIKV: &str = "tikv";
+
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
@@ -105,8 +124,11 @@ impl Kv {
     /// Reads one key at a fresh timestamp: everything acknowledged before the call is seen.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match self {
-            Self::Embedded(engine) => engine.snapshot()?.get(key).await,
-            Self::Tikv(engine) => engine.get(key).await,
+            Self::Embedded(engine) => {
+                let snapshot = engine.snapshot()?;
+                step(EMBEDDED, "get", snapshot.get(key)).await
+            }
+            Self::Tikv(engine) => step(TIKV, "get", engine.get(key)).await,
         }
     }
 
@@ -118,8 +140,8 @@ impl Kv {
     /// The engine's name, as `GET /api/v1/health` shows it.
     pub fn engine(&self) -> &'static str {
         match self {
-            Self::Embedded(_) => "embedded",
-            Self::Tikv(_) => "tikv",
+            Self::Embedded(_) => EMBEDDED,
+            Self::Tikv(_) => TIKV,
         }
     }
 
@@ -174,7 +196,7 @@ impl Kv {
                 (Started::Embedded(started), now, View::Embedded(engine.snapshot()?))
             }
             Self::Tikv(engine) => {
-                let (started, view) = engine.begin().await?;
+                let (started, view) = step(TIKV, "begin", engine.begin()).await?;
                 let now = started.now();
                 (Started::Tikv(Box::new(started)), now, View::Tikv(view))
             }
@@ -199,8 +221,8 @@ impl Snapshot {
     /// Reads one key.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match &self.view {
-            View::Embedded(view) => view.get(key).await,
-            View::Tikv(view) => view.get(key).await,
+            View::Embedded(view) => step(EMBEDDED, "get", view.get(key)).await,
+            View::Tikv(view) => step(TIKV, "get", view.get(key)).await,
         }
     }
 
@@ -311,10 +333,29 @@ impl Transaction {
             return Ok(());
         }
         match started {
-            Started::Embedded(started) => started.commit(writes).await,
-            Started::Tikv(started) => started.commit(writes).await,
+            Started::Embedded(started) => step(EMBEDDED, "commit", started.commit(writes)).await,
+            Started::Tikv(started) => step(TIKV, "commit", started.commit(writes)).await,
         }
     }
+}
+
+/// Does what `operation` names, as a step of the trace if the request is followed.
+fn step<T>(
+    engine: &'static str,
+    operation: &'static str,
+    run: impl Future<Output = Result<T, KvError>>,
+) -> impl Future<Output = Result<T, KvError>> {
+    let span = tracing::info_span!(
+        target: STEP,
+        "store",
+        otel.name = operation,
+        otel.kind = if engine == EMBEDDED { "internal" } else { "client" },
+        otel.status_code = field::Empty,
+        db.system.name = engine,
+        db.operation.name = operation,
+        "error.type" = field::Empty,
+    );
+    traces::within(span, KvError::kind, run)
 }
 
 /// All keys that start with `prefix`.

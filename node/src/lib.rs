@@ -32,5 +32,6 @@ pub mod resilience;
 pub mod ambient;
 pub mod cores;
 pub mod invalid;
+pub mod traces;
 
 pub use run::{Listeners, run};

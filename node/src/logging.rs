@@ -3,29 +3,37 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
 
-/// Sets up logging for the process; a second call changes nothing.
-pub fn init(settings: LogSettings) {
-    let filter = filter(settings.level);
+/// What hears log lines, or spans.
+pub(crate) type Listener = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Sets up logging for the process, and beside it `traces`, if they are sent; a second call changes nothing.
+pub fn init(settings: LogSettings, traces: Option<Listener>) {
     let format = settings.format.unwrap_or_else(|| match std::io::stdout().is_terminal() {
         true => LogFormat::Text,
         false => LogFormat::Json,
     });
-    let registry = tracing_subscriber::registry().with(filter);
-    let set = match format {
+    let lines = match format {
         LogFormat::Json => {
             let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
-            registry.with(json.with_span_list(false)).try_init()
+            json.with_span_list(false).boxed()
         }
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_target(false)).try_init(),
+        LogFormat::Text => tracing_subscriber::fmt::layer().with_target(false).boxed(),
     };
-    if set.is_err() {
+    if tracing_subscriber::registry().with(listeners(settings.level, lines, traces)).try_init().is_err() {
         tracing::debug!("logging is set up already");
     }
+}
+
+/// Each listener has a filter of its own, so that where there are no traces every span is off for good, once and for all.
+pub(crate) fn listeners(level: LogLevel, lines: Listener, traces: Option<Listener>) -> Vec<Listener> {
+    let lines = lines.with_filter(filter(level)).boxed();
+    std::iter::once(lines).chain(traces).collect()
 }
 
 /// What is shown at `level`.
@@ -39,11 +47,12 @@ fn filter(level: LogLevel) -> EnvFilter {
     };
     // Libraries speak of connections and files, which is noise until something is wrong with them. TiKV's client also speaks
     // of keys, and with them of codes and e-mail addresses: our own lines say what failed.
-    EnvFilter::new(format!("warn,tikv_client=off,shortener_node={level}"))
+    // Spans are for traces alone: in lines they would be noise.
+    EnvFilter::new(format!("warn,tikv_client=off,traces=off,shortener_node={level}"))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,7 +60,21 @@ mod tests {
 
     /// What was written, to be looked at.
     #[derive(Clone, Debug, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        /// What was written.
+        pub(crate) fn text(&self) -> String {
+            let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            String::from_utf8_lossy(&written).into_owned()
+        }
+
+        /// What writes here.
+        pub(crate) fn listener(&self) -> Listener {
+            let writer = self.clone();
+            tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).boxed()
+        }
+    }
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -67,17 +90,14 @@ mod tests {
     fn a_client_that_writes_keys_into_its_lines_is_not_heard_and_others_are() {
         for level in [LogLevel::Error, LogLevel::Info, LogLevel::Trace] {
             let lines = Lines::default();
-            let writer = lines.clone();
-            let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
-            let subscriber = tracing_subscriber::registry().with(filter(level)).with(layer);
+            let subscriber = tracing_subscriber::registry().with(listeners(level, lines.listener(), None));
             tracing::subscriber::with_default(subscriber, || {
                 tracing::error!(target: "tikv_client::transaction::transaction", "the key is ada@example.com");
                 tracing::error!(target: "tikv_client", "the key is ada@example.com");
                 tracing::error!(target: "redis::cluster", "a library is in trouble");
                 tracing::error!(target: "shortener_node::run", "the node is in trouble");
             });
-            let written = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let written = String::from_utf8_lossy(&written);
+            let written = lines.text();
             assert!(!written.contains("ada@example.com"), "{level:?}: {written}");
             assert!(written.contains("a library") && written.contains("the node"), "{level:?}: {written}");
         }

@@ -10,7 +10,9 @@ use clap::error::ErrorKind;
 use shortener_node::ambient::Clock;
 use shortener_node::config::{Config, Settings, Task};
 use shortener_node::run::once::run_once;
+use shortener_node::traces::{Traces, TracesError};
 use shortener_node::{Listeners, logging, run};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +24,16 @@ fn main() -> ExitCode {
         Ok(task) => task,
         Err(code) => return code,
     };
-    if let Task::Serve(config) = &task {
-        logging::init(config.log);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
+    };
+    let traces = match &task {
+        Task::Serve(config) => match listen(config, runtime.handle()) {
+            Ok(traces) => traces,
+            Err(error) => return complain(&error.to_string(), 1),
+        },
+        Task::Once(..) => None,
     };
     let ended = runtime.block_on(async {
         match task {
@@ -35,12 +41,23 @@ fn main() -> ExitCode {
             Task::Once(command, database) => Ok(run_once(command, &database, Clock::system()).await?),
         }
     });
+    if let Some(traces) = traces {
+        traces.stop();
+    }
     // A read that a disk does not answer must not keep the process.
     runtime.shutdown_timeout(STUCK_READS);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), 1),
     }
+}
+
+/// Sets up the log, and traces if they are asked for.
+fn listen(config: &Config, runtime: &Handle) -> Result<Option<Traces>, TracesError> {
+    let traces = config.traces.as_ref().map(|settings| Traces::start(settings, runtime.clone(), Clock::system()));
+    let traces = traces.transpose()?;
+    logging::init(config.log, traces.as_ref().map(Traces::layer));
+    Ok(traces)
 }
 
 fn task() -> Result<Task, ExitCode> {

@@ -18,12 +18,14 @@ use shortener_crds::ids::{BootId, CodeLength, ShortCode, SnowflakeId, Window, Wo
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::field;
 
 use crate::allocation::AllocationError;
 use crate::allocation::authority::{Asks, Authority, OtherCodeLength};
 use crate::ambient::{Clock, UnixMs, random};
 use crate::kv::Kv;
 use crate::store::StoreError;
+use crate::traces::{self, STEP};
 use keeper::{LOOK_SOON, Pause, keep};
 
 pub use metrics::MinterMetrics;
@@ -46,6 +48,19 @@ pub enum MintError {
     /// A code ID lies outside the code space: never, by construction.
     #[error("a code ID lies outside the code space")]
     OutsideSpace,
+}
+
+impl MintError {
+    /// The kind of error in one word.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NoKeyspace => "no_keyspace",
+            Self::NoWorker => "no_worker_id",
+            Self::Snowflake(_) => "no_window",
+            Self::Exhausted(_) => "no_block",
+            Self::OutsideSpace => "outside_space",
+        }
+    }
 }
 
 /// Mints; cheap to clone.
@@ -166,6 +181,15 @@ impl Minter {
 
     /// The next Snowflake ID.
     pub fn next_id(&self) -> Result<SnowflakeId, MintError> {
+        step("mint id", || self.mint_id())
+    }
+
+    /// The next code.
+    pub fn next_code(&self) -> Result<ShortCode, MintError> {
+        step("mint code", || self.mint_code())
+    }
+
+    fn mint_id(&self) -> Result<SnowflakeId, MintError> {
         let monotonic = self.shared.clock.monotonic();
         let mut state = self.shared.state();
         let worker = state.worker.ok_or(MintError::NoWorker)?;
@@ -176,8 +200,7 @@ impl Minter {
         Ok(minted?)
     }
 
-    /// The next code.
-    pub fn next_code(&self) -> Result<ShortCode, MintError> {
+    fn mint_code(&self) -> Result<ShortCode, MintError> {
         let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
         let now_ms = millis(self.shared.clock.monotonic());
         let mut state = self.shared.state();
@@ -252,6 +275,22 @@ impl Shared {
         let has_ids = |held: Worker| state.snowflake.remaining_ms(held.now_ms(monotonic), held.window) > 0;
         state.worker.is_some_and(has_ids) && state.holding.remaining() > 0
     }
+}
+
+/// Mints, as a step of the trace if the request is followed. It never waits: for want of a block it fails at once.
+fn step<T>(what: &'static str, mint: impl FnOnce() -> Result<T, MintError>) -> Result<T, MintError> {
+    let span = tracing::info_span!(
+        target: STEP,
+        "mint",
+        otel.name = what,
+        otel.status_code = field::Empty,
+        "error.type" = field::Empty,
+    );
+    let minted = mint();
+    if let Err(error) = &minted {
+        traces::failed(&span, error.kind());
+    }
+    minted
 }
 
 fn millis(span: Duration) -> u64 {

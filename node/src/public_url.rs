@@ -38,6 +38,11 @@ impl BaseUrl {
         self.scheme == "https"
     }
 
+    /// http or https.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
     /// The URL without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -144,6 +149,17 @@ impl PublicUrls {
         }
     }
 
+    /// The host name of a domain, and the port if its URLs have one.
+    pub fn host_and_port(&self, domain: &Domain) -> (&str, Option<i64>) {
+        let authority = match domain.as_str() {
+            "" => &self.base.authority,
+            _ => self.domains.get(usize::from(domain.index)).map_or("", Domain::as_str),
+        };
+        // The end of an IPv6 address is in brackets, and no number.
+        let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, Some(port.parse().ok()?))));
+        port.unwrap_or((authority, None))
+    }
+
     /// The host names of all domains, without ports: a link to one of them would redirect to ourselves.
     pub fn hosts(&self) -> Vec<String> {
         let authorities =
@@ -190,6 +206,19 @@ mod tests {
         ] {
             assert_eq!(urls.by_host(host).as_str(), domain, "{host:?}");
         }
+    }
+
+    #[test]
+    fn a_domain_has_a_host_and_a_port_if_its_urls_do() {
+        let check = |host: &str, expected| {
+            let urls = urls();
+            assert_eq!(urls.host_and_port(urls.by_host(Some(host))), expected, "{host}");
+        };
+        check("sho.rt", ("sho.rt", None));
+        check("x.test:8080", ("x.test", Some(8080)));
+        let six = PublicUrls::new(BaseUrl::parse("http://[::1]").unwrap(), &["[::2]:8000".to_owned()]).unwrap();
+        assert_eq!(six.host_and_port(six.by_host(None)), ("[::1]", None));
+        assert_eq!(six.host_and_port(six.by_host(Some("[::2]:8000"))), ("[::2]", Some(8000)));
     }
 
     #[test]

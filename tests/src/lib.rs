@@ -5,6 +5,7 @@ pub mod browser;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod delay;
 pub mod discovery;
 pub mod e2e;

@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use redis::{Arg, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::field;
 
 use crate::ambient::Clock;
 use crate::resilience::{BackEndMetrics, CallError, Condition, Resilience, Verdict};
+use crate::traces::{self, STEP};
 use connection::Connection;
 use keys::{Keys, RedisKey};
 
@@ -51,6 +53,19 @@ pub enum RedisFailure {
     /// Redis or the way there failed.
     #[error("Redis failed: {0}")]
     Failed(RedisError),
+}
+
+impl RedisFailure {
+    /// The kind of failure in one word, without data.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NoKeyspace => "no_keyspace",
+            Self::Open => "breaker_open",
+            Self::Deadline => "deadline",
+            Self::NotConnected => "not_connected",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 /// Why one attempt failed.
@@ -140,7 +155,7 @@ impl RedisCluster {
 
     /// Sends `command`, whose one key is `key`. It must be one that may be sent twice.
     pub async fn query<T: FromRedisValue>(&self, at: Server, key: &RedisKey, command: &Cmd) -> Result<T, RedisFailure> {
-        self.call(|| self.inner.send(at, key, command.clone())).await
+        self.call(name(command), || self.inner.send(at, key, command.clone())).await
     }
 
     /// Runs `script` on `key` where that is written. A server that does not know the script, as after a failover, gets it whole.
@@ -150,7 +165,7 @@ impl RedisCluster {
         key: &RedisKey,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<T, RedisFailure> {
-        self.call(|| async {
+        self.call("EVALSHA", || async {
             let known = script.by_hash(key, &arguments);
             match self.inner.send(Server::Primary, key, known).await {
                 Err(Fault::Redis(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -162,7 +177,25 @@ impl RedisCluster {
         .await
     }
 
-    async fn call<T, Attempt>(&self, attempt: impl Fn() -> Attempt) -> Result<T, RedisFailure>
+    /// Calls Redis, as a step of the trace if the request is followed.
+    async fn call<T, Attempt>(&self, operation: &str, attempt: impl Fn() -> Attempt) -> Result<T, RedisFailure>
+    where
+        Attempt: Future<Output = Result<T, Fault>>,
+    {
+        let span = tracing::info_span!(
+            target: STEP,
+            "redis",
+            otel.name = operation,
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            db.system.name = "redis",
+            db.operation.name = operation,
+            "error.type" = field::Empty,
+        );
+        traces::within(span, RedisFailure::kind, self.call_guarded(attempt)).await
+    }
+
+    async fn call_guarded<T, Attempt>(&self, attempt: impl Fn() -> Attempt) -> Result<T, RedisFailure>
     where
         Attempt: Future<Output = Result<T, Fault>>,
     {
@@ -221,6 +254,14 @@ async fn ask(mut connection: ClusterConnection, error: &RedisError, command: Cmd
     pipeline.cmd("ASKING").add_command(command);
     let answers = connection.route_pipeline(pipeline, 1, 1, SingleNodeRoutingInfo::ByAddress { host, port }).await?;
     answers.into_iter().next().map_or_else(|| Err(error.clone()), Value::extract_error)
+}
+
+/// The name of a command: its first word.
+fn name(command: &Cmd) -> &str {
+    match command.args_iter().next() {
+        Some(Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
+        _ => "",
+    }
 }
 
 async fn ping(mut connection: ClusterConnection, servers: MultipleNodeRoutingInfo, policy: ResponsePolicy) -> bool {

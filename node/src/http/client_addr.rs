@@ -25,6 +25,11 @@ pub fn of(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
     client_addr(peer, headers, trusted)
 }
 
+/// Whether a request's connection comes from one of the `trusted` networks. One without its [`Peer`] does not.
+pub fn is_from_trusted(extensions: &Extensions, trusted: &[IpNet]) -> bool {
+    extensions.get::<Peer>().is_some_and(|peer| is_trusted(peer.0.to_canonical(), trusted))
+}
+
 /// The client's address, given the peer's, the headers, and the networks whose word is taken. IPv4 in IPv6 is unwrapped.
 pub fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();

@@ -1,4 +1,4 @@
-//! What every answer goes through on its way out: request ID, problem body, metrics, log line, in-flight limit.
+//! What every answer goes through on its way out: request ID, problem body, metrics, trace, log line, in-flight limit.
 //!
 //! Nothing is logged at `info` for a redirect, and never a URL's query, a token, a password or a whole address for anything.
 
@@ -13,9 +13,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use shortener_crds::causes::Causes;
+use tracing::Instrument;
 
 use super::error::{ApiError, Problem};
-use super::{App, IN_FLIGHT_MAX};
+use super::{App, IN_FLIGHT_MAX, trace};
 use crate::ambient;
 use crate::invalid::FieldError;
 
@@ -60,10 +61,11 @@ pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next)
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = app.clock.monotonic();
+    let span = trace::begin(&app, &request);
     let in_flight = app.metrics.enter();
     let mut response = match in_flight.count() > IN_FLIGHT_MAX {
         true => ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response(),
-        false => next.run(request).await,
+        false => next.run(request).instrument(span.clone()).await,
     };
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let took = app.clock.monotonic().saturating_sub(begun);
@@ -72,6 +74,7 @@ pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next)
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
     app.metrics.answered(&method, route, response.status());
+    trace::end(&span, response.status());
     log(&method, route, response.status(), took, &request_id);
     drop(in_flight);
     response

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::{Kv, KvError, Transaction};
 use crate::ambient;
+use crate::traces::STEP;
 
 /// How often [`Kv::transact`] runs its body before it gives up with `Conflict`.
 pub const TRANSACT_ATTEMPTS_MAX: u32 = 32;
@@ -32,18 +35,23 @@ impl Kv {
         E: From<KvError>,
         Body: Future<Output = Result<(Transaction, T), E>>,
     {
-        for attempt in 0..TRANSACT_ATTEMPTS_MAX {
-            if attempt > 0 {
-                tokio::time::sleep(backoff(attempt, ambient::random())).await;
+        let span = tracing::info_span!(target: STEP, "transaction");
+        async move {
+            for attempt in 0..TRANSACT_ATTEMPTS_MAX {
+                if attempt > 0 {
+                    tokio::time::sleep(backoff(attempt, ambient::random())).await;
+                }
+                let (transaction, answer) = body(self.begin().await?).await?;
+                match transaction.commit().await {
+                    Ok(()) => return Ok(answer),
+                    Err(KvError::Conflict) => {}
+                    Err(other) => return Err(other.into()),
+                }
             }
-            let (transaction, answer) = body(self.begin().await?).await?;
-            match transaction.commit().await {
-                Ok(()) => return Ok(answer),
-                Err(KvError::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
+            Err(KvError::Conflict.into())
         }
-        Err(KvError::Conflict.into())
+        .instrument(span)
+        .await
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tracing::field;
 
 use super::link::{Destination, Hop, RedirectStatus};
 use crate::ambient::{Clock, UnixMs};
@@ -18,6 +19,7 @@ use crate::kv::Kv;
 use crate::public_url::Domain;
 use crate::store::StoreError;
 use crate::store::links::{LinkAddress, LinkRow, decode_link, link_key};
+use crate::traces::STEP;
 
 /// Reads of the store in flight at once. More would only queue behind each other, past the deadline.
 const STORE_READS_MAX: usize = 256;
@@ -109,7 +111,10 @@ impl Resolve {
 
     /// What this process knows of a code without asking anybody.
     pub fn known(&self, domain: &Domain, code: &str) -> Option<Resolved> {
-        let destination = self.cache.get(domain.index(), code, self.clock.monotonic())?;
+        let span = tracing::info_span!(target: STEP, "local cache", shortener.cache.hit = field::Empty);
+        let destination = self.cache.get(domain.index(), code, self.clock.monotonic());
+        span.record("shortener.cache.hit", destination.is_some());
+        let destination = destination?;
         Some(Resolved::of(destination, self.clock.now()))
     }
 

@@ -10,6 +10,7 @@ use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
 use shortener_crds::ids::worker_id::WORKERS;
 use shortener_crds::ids::{KeyspaceId, Window, WorkerId};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{Keyspace, Shared, State, Worker, millis};
 use crate::allocation::authority::{BlocksDue, WorkerDue};
@@ -20,6 +21,7 @@ use crate::allocation::{
 use crate::ambient::{UnixMs, random};
 use crate::store::StoreError;
 use crate::store::keyspace::{KeyspaceRow, keyspace_or_insert};
+use crate::traces::ROOT;
 
 /// The keeper looks at least this often. Half of W, at which windows are extended, is 30 s.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -117,9 +119,15 @@ impl Shared {
                 authority.blocks_due(holding, self.boot)
             };
             let Some(due) = due else { return Ok(()) };
+            // No request waits for it, and it is rare: a trace of its own.
+            let span = tracing::info_span!(target: ROOT, "claim blocks");
             let claimed = match &due {
-                BlocksDue::Next(wanted) => take_blocks(&self.kv, self.boot, self.code_length, *wanted).await?,
-                BlocksDue::Granted { run, blocks } => claim_granted(&self.kv, self.boot, *run, blocks).await?,
+                BlocksDue::Next(wanted) => {
+                    take_blocks(&self.kv, self.boot, self.code_length, *wanted).instrument(span).await?
+                }
+                BlocksDue::Granted { run, blocks } => {
+                    claim_granted(&self.kv, self.boot, *run, blocks).instrument(span).await?
+                }
             };
             if claimed.burnt > 0 {
                 tracing::error!(
