@@ -84,4 +84,11 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["error", "warn", "info", "debug", "trace"]))]
     pub log_level: Option<String>,
+    /// OpenTelemetry collector that takes OTLP over HTTP: its base URL, to which the nodes add /v1/traces. Without one, no traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~/]*)?$")
+    )]
+    pub otlp_endpoint: Option<String>,
 }

@@ -398,6 +398,7 @@ fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static 
         local_cache_bytes,
         local_cache_ttl,
         log_level,
+        otlp_endpoint,
     } = config;
     let numbers: [(&str, &'static str, Option<i64>, i64, i64); 14] = [
         ("shortCodeLength", "SHORT_CODE_LENGTH", short_code_length.map(Into::into), 6, 10),
@@ -457,6 +458,14 @@ fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static 
         let is_level = matches!(level.as_str(), "error" | "warn" | "info" | "debug" | "trace");
         problems.expect(is_level, "spec.config.logLevel", "must be error, warn, info, debug or trace");
         set.insert("LOG_LEVEL", level.clone());
+    }
+    if let Some(endpoint) = otlp_endpoint {
+        problems.expect(
+            is_base_url(endpoint) && !endpoint.trim_end_matches('/').ends_with("/v1/traces"),
+            "spec.config.otlpEndpoint",
+            "must be the base URL of a collector, such as http://collector.tracing:4318, without /v1/traces",
+        );
+        set.insert("OTLP_ENDPOINT", endpoint.clone());
     }
     let digits = short_code_length.and_then(|digits| u8::try_from(digits).ok());
     let code_length = digits.and_then(|digits| CodeLength::try_from(digits).ok()).unwrap_or_default();
@@ -612,6 +621,14 @@ fn is_address(text: &str) -> bool {
         None => is_subdomain(&host.to_ascii_lowercase()),
     };
     is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// http:// or https:// with a host, and a path if need be.
+fn is_base_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let (authority, path) = rest.and_then(|rest| rest.split_once('/')).unwrap_or((rest.unwrap_or_default(), ""));
+    let is_in_path = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.len() <= 512 && is_host(authority) && path.bytes().all(is_in_path)
 }
 
 fn is_image(text: &str) -> bool {
