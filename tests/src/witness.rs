@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use reqwest::header::{CONNECTION, HeaderValue};
 use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
 use shortener_node::ambient::{Clock, random};
@@ -56,11 +57,12 @@ pub type Seconds = Arc<Mutex<BTreeMap<i64, Second>>>;
 /// Asks so often a second until it is told to stop, and waits for the last answers.
 pub async fn ask(ask: Ask, per_second: u32, seconds: Seconds, stop: CancellationToken) -> Result<()> {
     let builder = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(ANSWER_WITHIN);
-    let builder = match ask {
-        Ask::Fresh(_) => builder.pool_max_idle_per_host(0),
+    let client = match ask {
+        // The server closes it, then: whoever closes cannot use the port again for a minute, and has but so many of them.
+        Ask::Fresh(_) => builder.default_headers([(CONNECTION, HeaderValue::from_static("close"))].into_iter().collect()),
         Ask::Kept(_) | Ask::Create(_) => builder,
     };
-    let client = builder.build().context("making a client")?;
+    let client = client.build().context("making a client")?;
     let (clock, ask, mut asked) = (Clock::system(), Arc::new(ask), JoinSet::new());
     for number in 0_u32.. {
         let due = Duration::from_secs(1) * number / per_second;

@@ -23,7 +23,7 @@ use crate::witness::{Ask, second};
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
 /// What a node may use of a core: so little that a few hundred requests a second are a load.
-const CPU_LIMIT: &str = "100m";
+const CPU_LIMIT: &str = "80m";
 /// So much that none of what it does is one.
 const CPU_AMPLE: &str = "500m";
 const TARGET_MS: u64 = 150;
