@@ -115,18 +115,32 @@ fn table(rows: &[Row]) -> String {
     table
 }
 
+/// Puts these rows into the document's table, in place of what earlier runs of the same scenarios wrote.
 fn write_document(table: &str) -> Result<()> {
     let path = workspace_root()?.join(DOCUMENT);
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {DOCUMENT}"))?;
     let (before, rest) = text.split_once(TABLE_BEGINS).context("the document has a place for the table")?;
-    let (_, after) = rest.split_once(TABLE_ENDS).context("the document has a place for the table")?;
-    let text = format!("{before}{TABLE_BEGINS}{table}{TABLE_ENDS}{after}");
+    let (old, after) = rest.split_once(TABLE_ENDS).context("the document has a place for the table")?;
+    let text = format!("{before}{TABLE_BEGINS}{}{TABLE_ENDS}{after}", merged(old, table));
     std::fs::write(&path, text).with_context(|| format!("writing {DOCUMENT}"))?;
     let drawn = results_folder()?.join(picture::FILE);
     if drawn.is_file() {
         std::fs::copy(drawn, workspace_root()?.join(PICTURE)).with_context(|| format!("writing {PICTURE}"))?;
     }
     Ok(())
+}
+
+/// A table with the new row of each scenario that has one, else the old, in the order of the scenarios.
+fn merged(old: &str, new: &str) -> String {
+    let head = new.split_inclusive('\n').take(2).collect::<String>();
+    let row = |table: &str, scenario: Scenario| {
+        let begin = format!("| {} |", scenario.title());
+        table.lines().find(|line| line.starts_with(&begin)).map(|line| format!("{line}\n"))
+    };
+    Scenario::ALL
+        .iter()
+        .filter_map(|scenario| row(new, *scenario).or_else(|| row(old, *scenario)))
+        .fold(head, |table, row| table + &row)
 }
 
 /// A folder for what is to be looked at afterwards, beside this program.
@@ -140,4 +154,32 @@ fn results_folder() -> Result<PathBuf> {
 #[expect(clippy::print_stdout, reason = "the suite's own output")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(scenario: Scenario, seen: &str) -> Row {
+        Row { scenario, took: Duration::from_secs(90), seen: Ok(seen.to_owned()) }
+    }
+
+    #[test]
+    fn a_scenario_that_was_run_again_replaces_its_row_alone() {
+        let old = table(&[row(Scenario::Install, "old"), row(Scenario::Store, "stays")]);
+        let new = table(&[row(Scenario::Install, "new"), row(Scenario::Load, "more")]);
+        let expected =
+            table(&[row(Scenario::Install, "new"), row(Scenario::Load, "more"), row(Scenario::Store, "stays")]);
+        assert_eq!(merged(&old, &new), expected);
+        assert_eq!(merged("", &new), new);
+    }
+
+    #[test]
+    fn a_row_of_a_scenario_that_failed_says_why_in_one_line() {
+        let failed =
+            Row { scenario: Scenario::Away, took: Duration::ZERO, seen: Err(anyhow::anyhow!("two\nlines | more")) };
+        let table = table(&[failed]);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.contains("**failed**: two lines   more"), "{table}");
+    }
 }

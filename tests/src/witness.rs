@@ -59,7 +59,9 @@ pub async fn ask(ask: Ask, per_second: u32, seconds: Seconds, stop: Cancellation
     let builder = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(ANSWER_WITHIN);
     let client = match ask {
         // The server closes it, then: whoever closes cannot use the port again for a minute, and has but so many of them.
-        Ask::Fresh(_) => builder.default_headers([(CONNECTION, HeaderValue::from_static("close"))].into_iter().collect()),
+        Ask::Fresh(_) => {
+            builder.default_headers([(CONNECTION, HeaderValue::from_static("close"))].into_iter().collect())
+        }
         Ask::Kept(_) | Ask::Create(_) => builder,
     };
     let client = client.build().context("making a client")?;

@@ -28,7 +28,7 @@ pub struct Kind {
     /// Its control plane's container; none of a cluster that is not ours.
     control_plane: Option<String>,
     _down: Option<Afterwards>,
-    _folder: ServerFolder,
+    folder: ServerFolder,
 }
 
 /// What there is of it.
@@ -47,12 +47,7 @@ impl Kind {
         if let Some(kubeconfig) = environment(KUBECONFIG_VARIABLE) {
             let kubernetes = Kubernetes::at(kubeconfig.into()).await?;
             let Some(kubernetes) = kubernetes else { return Ok(Found::Missing("kubectl and Helm".to_owned())) };
-            return Ok(Found::Cluster(Box::new(Self {
-                kubernetes,
-                control_plane: None,
-                _down: None,
-                _folder: folder,
-            })));
+            return Ok(Found::Cluster(Box::new(Self { kubernetes, control_plane: None, _down: None, folder })));
         }
         let directory = match tokio::task::spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?? {
             Prepared::Ready(directory) => PathBuf::from(directory),
@@ -66,7 +61,7 @@ impl Kind {
         run(Command::new("bash").arg(scripts.join("up.sh")).arg(&directory).arg(&name).arg(&kubeconfig)).await?;
         let kubernetes = Kubernetes::at(kubeconfig).await?.context("Kubernetes' programs are there: kind is")?;
         let control_plane = Some(format!("{name}-control-plane"));
-        let cluster = Self { kubernetes, control_plane, _down: Some(down), _folder: folder };
+        let cluster = Self { kubernetes, control_plane, _down: Some(down), folder };
         cluster.load_images(&directory, &name).await?;
         Ok(Found::Cluster(Box::new(cluster)))
     }
@@ -95,7 +90,7 @@ impl Kind {
         ];
         let script = workspace_root()?.join("tests/env/image.sh");
         for (image, programs) in ours {
-            let archive = self._folder.path().join(format!("{}.tar", image.replace(':', "-")));
+            let archive = self.folder.path().join(format!("{}.tar", image.replace(':', "-")));
             run(Command::new("bash").arg(&script).arg(image).arg(&archive).args(programs)).await?;
             archives.push(archive);
         }

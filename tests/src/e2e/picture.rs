@@ -105,8 +105,8 @@ fn curve(
         .light_line_style(TRANSPARENT)
         .y_labels(panel.ticks)
         .x_desc("seconds")
-        .x_label_formatter(&whole)
-        .y_label_formatter(&whole)
+        .x_label_formatter(&|value| whole(*value))
+        .y_label_formatter(&|value| whole(*value))
         .draw()?;
     chart.draw_series(LineSeries::new(panel.points.iter().copied(), panel.colour.stroke_width(2)))?;
     for mark in marks {
@@ -118,6 +118,6 @@ fn curve(
     Ok(())
 }
 
-fn whole(value: &f64) -> String {
+fn whole(value: f64) -> String {
     format!("{value:.0}")
 }

@@ -30,7 +30,7 @@ pub async fn run(world: &World) -> Result<String> {
     let (mut deleted, mut killed, mut operators, mut clashes) = (0_u64, 0_u64, 0_u64, 0.0_f64);
     for number in 1_u64.. {
         tick.tick().await;
-        if clock.monotonic() - begin > lasts {
+        if clock.monotonic().saturating_sub(begin) > lasts {
             break;
         }
         // What nodes counted goes with them; the counter of one that dies within a scrape is lost, its links are checked below.

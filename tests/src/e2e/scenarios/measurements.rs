@@ -1,4 +1,5 @@
 //! Prometheus is away, or says nothing of use: the fleet is held, and the resource says why.
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -123,19 +124,7 @@ async fn configure(world: &World, configuration: &Value) -> Result<()> {
 
 /// The nodes' series, under their names, and none of them a number.
 async fn serve_nan(world: &World) -> Result<()> {
-    let mut metrics = String::new();
-    for pod in world.node_names().await? {
-        let of = format!("namespace=\"{NAMESPACE}\",pod=\"{pod}\"");
-        for stage in ["total", "local", "cache", "store"] {
-            for series in ["bucket{le=\"0.1\",", "bucket{le=\"+Inf\",", "sum{", "count{"] {
-                metrics
-                    .push_str(&format!("shortener_redirect_duration_seconds_{series}stage=\"{stage}\",{of}}} NaN\n"));
-            }
-        }
-        for series in NAN_GAUGES {
-            metrics.push_str(&format!("{series}{{{of}}} NaN\n"));
-        }
-    }
+    let metrics = nan_metrics(&world.node_names().await?);
     let nginx = "pid /tmp/pid; error_log stderr; events {} http { access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; \
                  fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e; default_type text/plain; \
                  server { listen 8080; root /files; } }";
@@ -162,6 +151,20 @@ async fn serve_nan(world: &World) -> Result<()> {
         }],
     }))
     .await
+}
+
+fn nan_metrics(pods: &BTreeSet<String>) -> String {
+    let mut lines = Vec::new();
+    for pod in pods {
+        let of = format!("namespace=\"{NAMESPACE}\",pod=\"{pod}\"");
+        for stage in ["total", "local", "cache", "store"] {
+            for series in ["bucket{le=\"0.1\",", "bucket{le=\"+Inf\",", "sum{", "count{"] {
+                lines.push(format!("shortener_redirect_duration_seconds_{series}stage=\"{stage}\",{of}}} NaN\n"));
+            }
+        }
+        lines.extend(NAN_GAUGES.map(|series| format!("{series}{{{of}}} NaN\n")));
+    }
+    lines.concat()
 }
 
 const NAN_GAUGES: [&str; 4] = [
