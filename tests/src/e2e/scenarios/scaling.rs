@@ -22,14 +22,19 @@ use crate::witness::{Ask, second};
 /// The fewest nodes, and the most.
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
-/// What a node may use of a core: so little that a few hundred requests a second are a load.
-const CPU_LIMIT: &str = "80m";
+/// What a node may use of a core, in thousandths: so little that a few hundred requests a second are a load.
+const CPU_LIMIT: u32 = 80;
 /// So much that none of what it does is one.
-const CPU_AMPLE: &str = "500m";
-const TARGET_MS: u64 = 150;
-/// Redirects a second before and after the step.
-const LOAD: u32 = 150;
+const CPU_AMPLE: u32 = 500;
+const TARGET_MS: u64 = 100;
+/// Redirects a second by which is measured what one costs.
+const TRIAL: u32 = 150;
+/// How much the load grows.
 const STEP: u32 = 6;
+/// What it then asks of the nodes that there are, in parts of what they may use: a little more than all.
+const FULL: f64 = 1.05;
+/// Loads that one machine can make.
+const LOADS: std::ops::RangeInclusive<f64> = 50.0..=400.0;
 /// What a client counts as one moment when it judges a percentile.
 const MOMENT_S: i64 = 15;
 const BACK_UNDER_TARGET: Duration = Duration::from_mins(2);
@@ -38,7 +43,7 @@ const STAYS: Duration = Duration::from_secs(30);
 const SHRINKS_WITHIN: Duration = Duration::from_mins(15);
 
 /// Spec of a fleet that is sized by the operator. In the short form it looks over less time than by default, and shrinks sooner.
-fn scaled(world: &World, cpu: &str) -> Value {
+fn scaled(world: &World, cpu: u32) -> Value {
     let fast = json!({
         "prometheus": {"queryWindowSeconds": 30, "queryIntervalSeconds": 5},
         "warmUpSeconds": 10,
@@ -46,7 +51,7 @@ fn scaled(world: &World, cpu: &str) -> Value {
         "scaleDown": {"percent": 50, "periodSeconds": 15, "stabilizationSeconds": 30},
     });
     let mut spec = json!({
-        "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": cpu, "memory": "256Mi"}}},
+        "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": format!("{cpu}m"), "memory": "256Mi"}}},
         "monitoring": {"intervalSeconds": 5},
         "autoscaling": {
             "minReplicas": NODES, "maxReplicas": NODES_MAX,
@@ -59,7 +64,7 @@ fn scaled(world: &World, cpu: &str) -> Value {
 }
 
 /// A fleet at its minimum, measured, that has a link.
-async fn start(world: &World, cpu: &str, more: &Value) -> Result<String> {
+async fn start(world: &World, cpu: u32, more: &Value) -> Result<String> {
     world.install().await?;
     let mut patch = json!({"spec": scaled(world, cpu)});
     json_patch::merge(&mut patch, more);
@@ -80,11 +85,12 @@ pub async fn load(world: &World) -> Result<String> {
     let clock = Clock::system();
     let now = || second(&clock);
     let sizes = Sizes::watch(world.clusters(), clock.clone());
-    let base = Load::start(world, Ask::Fresh(vec![link.clone()]), LOAD).await?;
-    sleep(world.sized(Duration::from_secs(20), Duration::from_mins(1))).await;
+    let load = a_sixth_of_full(world, &link).await?;
+    let base = Load::start(world, Ask::Fresh(vec![link.clone()]), load).await?;
+    sleep(world.sized(Duration::from_secs(10), Duration::from_mins(1))).await;
 
     let step = now();
-    let more = Load::start(world, Ask::Fresh(vec![link]), LOAD * (STEP - 1)).await?;
+    let more = Load::start(world, Ask::Fresh(vec![link]), load * (STEP - 1)).await?;
     sleep(world.sized(Duration::from_secs(90), BACK_UNDER_TARGET + STAYS)).await;
     let end = now();
     let more = more.stop(world).await?;
@@ -109,11 +115,31 @@ pub async fn load(world: &World) -> Result<String> {
     let reversals = reversals(&during);
     ensure!(reversals <= 1, "{reversals} reversals: {:?}", changes(&sizes));
     Ok(format!(
-        "{LOAD} → {} → {LOAD} requests/s with {CPU_LIMIT} CPU a node: p99 under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
+        "{load} → {} → {load} requests/s with {CPU_LIMIT}m of a core for each node: p99 under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
          {reversals} reversals; 0 failed of {}",
-        LOAD * STEP,
+        load * STEP,
         record.total()
     ))
+}
+
+/// A load of which [`STEP`] times as much is a little more than [`NODES`] nodes can carry, on this machine: whatever that is, the step bites, and is
+/// not so much more that the nodes would have to refuse some of it.
+async fn a_sixth_of_full(world: &World, link: &str) -> Result<u32> {
+    // Scrapes are 5 s apart.
+    let cpu = "sum(rate(shortener_cpu_seconds_total{namespace=\"links\"}[20s]))";
+    let measured = async || world.query(cpu).await?.context("Prometheus knows the nodes' CPU time");
+    sleep(Duration::from_secs(20)).await;
+    let idle = measured().await?;
+    let trial = Load::start(world, Ask::Fresh(vec![link.to_owned()]), TRIAL).await?;
+    sleep(Duration::from_secs(25)).await;
+    let busy = measured().await?;
+    trial.stop(world).await?.expect_only("redirects", &["302"], 1_000)?;
+    let each = (busy - idle) / f64::from(TRIAL);
+    ensure!(each > 0.0, "{busy} cores with a load and {idle} without");
+    let all = f64::from(CPU_LIMIT) / 1_000.0 * f64::from(u32::try_from(NODES).context("a small number")?);
+    let load = ((all * FULL - idle) / each / f64::from(STEP)).clamp(*LOADS.start(), *LOADS.end());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    Ok(load as u32)
 }
 
 /// Seconds from the step until every later moment, up to its end, was under the target.
