@@ -13,6 +13,7 @@ use clap::CommandFactory;
 use serde_json::Value;
 use shortener_crds::conditions::ConditionType;
 use shortener_node::config::Settings;
+use shortener_tests::e2e::Scenario;
 use shortener_tests::sizes::workspace_root;
 
 const WITH_PROMISES: [&str; 3] = ["ARCHITECTURE.md", "docs/security.md", "docs/faults.md"];
@@ -111,7 +112,9 @@ fn all_tests() -> BTreeSet<String> {
         rust_files(&root().join(directory), &mut files);
     }
     let sources = files.iter().map(|path| fs::read_to_string(path).expect("a source can be read"));
-    sources.flat_map(|source| tests_in(&source)).collect()
+    // The end-to-end suite has scenarios instead.
+    let scenarios = Scenario::ALL.map(|scenario| format!("e2e {}", scenario.name()));
+    sources.flat_map(|source| tests_in(&source)).chain(scenarios).collect()
 }
 
 #[test]
