@@ -38,6 +38,7 @@ const REASON_MAX: usize = 300;
 #[derive(Debug)]
 struct Row {
     scenario: Scenario,
+    long: bool,
     took: Duration,
     seen: Result<String>,
 }
@@ -96,12 +97,12 @@ async fn run_one(world: &World, scenario: Scenario) -> Row {
     if let Err(error) = scenario.put_right(world).await {
         seen = seen.and(Err(error.context("putting things right for the next scenario")));
     }
-    Row { scenario, took, seen }
+    Row { scenario, long: world.long, took, seen }
 }
 
 fn table(rows: &[Row]) -> String {
     let mut table = "| scenario | must hold | seen | minutes |\n|---|---|---|---:|\n".to_owned();
-    for Row { scenario, took, seen } in rows {
+    for Row { scenario, long, took, seen } in rows {
         let seen = match seen {
             Ok(seen) => seen.clone(),
             Err(error) => {
@@ -110,8 +111,9 @@ fn table(rows: &[Row]) -> String {
             }
         };
         let minutes = took.as_secs_f64() / 60.0;
+        let form = if *long { "" } else { ", short form" };
         // A string takes whatever is written to it.
-        let _ = writeln!(table, "| {} | {} | {seen} | {minutes:.1} |", scenario.title(), scenario.must_hold());
+        let _ = writeln!(table, "| {} | {} | {seen} | {minutes:.1}{form} |", scenario.title(), scenario.must_hold());
     }
     table
 }
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
 
     fn row(scenario: Scenario, seen: &str) -> Row {
-        Row { scenario, took: Duration::from_secs(90), seen: Ok(seen.to_owned()) }
+        Row { scenario, long: true, took: Duration::from_secs(90), seen: Ok(seen.to_owned()) }
     }
 
     #[test]
@@ -177,8 +179,12 @@ mod tests {
 
     #[test]
     fn a_row_of_a_scenario_that_failed_says_why_in_one_line() {
-        let failed =
-            Row { scenario: Scenario::Away, took: Duration::ZERO, seen: Err(anyhow::anyhow!("two\nlines | more")) };
+        let failed = Row {
+            scenario: Scenario::Away,
+            long: true,
+            took: Duration::ZERO,
+            seen: Err(anyhow::anyhow!("two\nlines | more")),
+        };
         let table = table(&[failed]);
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.contains("**failed**: two lines   more"), "{table}");
