@@ -59,7 +59,11 @@ pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
         }
         let mut rows = Vec::new();
         for scenario in scenarios {
-            rows.push(run_one(&world, *scenario).await);
+            let row = run_one(&world, *scenario).await;
+            if write && row.seen.is_ok() {
+                write_document(&row)?;
+            }
+            rows.push(row);
         }
         world.clean_up().await?;
         anyhow::Ok(Ok(rows))
@@ -72,10 +76,6 @@ pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
     say(&table);
     let all = u64::try_from(rows.len()).context("counting")?;
     let failed = u64::try_from(rows.iter().filter(|row| row.seen.is_err()).count()).context("counting")?;
-    if write {
-        let passed: Vec<Row> = rows.into_iter().filter(|row| row.seen.is_ok()).collect();
-        write_document(&passed)?;
-    }
     Ok(Ending::Ran { passed: all - failed, failed, succeeded: failed == 0 })
 }
 
@@ -118,16 +118,16 @@ fn table(rows: &[Row]) -> String {
     table
 }
 
-/// Puts these rows into the document's table, in place of what earlier runs of the same scenarios wrote, and the picture beside it.
-fn write_document(rows: &[Row]) -> Result<()> {
+/// Puts a row into the document's table, in place of what an earlier run of the same scenario wrote, and the picture beside it.
+fn write_document(row: &Row) -> Result<()> {
     let path = workspace_root()?.join(DOCUMENT);
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {DOCUMENT}"))?;
     let (before, rest) = text.split_once(TABLE_BEGINS).context("the document has a place for the table")?;
     let (old, after) = rest.split_once(TABLE_ENDS).context("the document has a place for the table")?;
-    let text = format!("{before}{TABLE_BEGINS}{}{TABLE_ENDS}{after}", merged(old, &table(rows)));
+    let text = format!("{before}{TABLE_BEGINS}{}{TABLE_ENDS}{after}", merged(old, &table(std::slice::from_ref(row))));
     std::fs::write(&path, text).with_context(|| format!("writing {DOCUMENT}"))?;
     let drawn = results_folder()?.join(picture::FILE);
-    if rows.iter().any(|row| row.scenario == Scenario::Load) {
+    if row.scenario == Scenario::Load {
         std::fs::copy(drawn, workspace_root()?.join(PICTURE)).with_context(|| format!("writing {PICTURE}"))?;
     }
     Ok(())

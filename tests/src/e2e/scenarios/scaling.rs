@@ -23,12 +23,12 @@ use crate::witness::{Ask, second};
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
 /// What a node may use of a core, in thousandths: so little that a few hundred requests a second are a load.
-const CPU_LIMIT: u32 = 70;
+const CPU_LIMIT: u32 = 65;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
 const TARGET_MS: u64 = 100;
 /// Redirects a second before and after the step.
-const LOAD: u32 = 150;
+const LOAD: u32 = 120;
 const STEP: u32 = 6;
 /// What a client counts as one moment when it judges a percentile.
 const MOMENT_S: i64 = 15;
