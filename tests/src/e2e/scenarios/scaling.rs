@@ -43,7 +43,7 @@ fn scaled(world: &World, cpu: u32) -> Value {
         "prometheus": {"queryWindowSeconds": 30, "queryIntervalSeconds": 5},
         "warmUpSeconds": 10,
         "scaleUp": {"periodSeconds": 30},
-        "scaleDown": {"percent": 50, "periodSeconds": 15, "stabilizationSeconds": 30},
+        "scaleDown": {"percent": 50, "periodSeconds": 15, "stabilizationSeconds": 60},
     });
     let mut spec = json!({
         "pod": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": format!("{cpu}m"), "memory": "256Mi"}}},
