@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::kind::LOAD_IMAGE;
 use super::record::Record;
-use super::world::{NAMESPACE, World};
+use super::world::{NAMESPACE, World, restricted_container, restricted_pod};
 use crate::server_process::fresh_name;
 use crate::witness::Ask;
 
@@ -25,20 +25,19 @@ impl Load {
         let pod = fresh_name("load");
         let mut arguments = vec!["load".to_owned(), format!("--per-second={per_second}"), format!("--ask={what}")];
         arguments.extend(urls.into_iter().map(|url| format!("--url={url}")));
+        let mut security = restricted_pod();
+        // A connection for each request takes many.
+        security["sysctls"] = json!([{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]);
         let manifest = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": pod, "labels": {"app": "load"}},
             "spec": {
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": false,
-                "securityContext": {
-                    "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-                    // A connection for each request takes many.
-                    "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}],
-                },
+                "securityContext": security,
                 "containers": [{
                     "name": "load", "image": LOAD_IMAGE, "args": arguments,
-                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                    "securityContext": restricted_container(),
                     "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
                 }],
             },

@@ -325,6 +325,16 @@ impl World {
 /// How many codes are asked for at once.
 const AT_ONCE: usize = 16;
 
+/// What the profile "restricted" asks of a pod.
+pub fn restricted_pod() -> Value {
+    json!({"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}})
+}
+
+/// What it asks of a container.
+pub fn restricted_container() -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
+}
+
 fn in_links<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     // Before what follows `--`, which is another program's.
     let (ours, theirs) = arguments.split_at(arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len()));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
 
 use crate::client::{Answer, Client};
-use crate::e2e::world::{NAMESPACE, World};
+use crate::e2e::world::{NAMESPACE, World, restricted_container, restricted_pod};
 use crate::server_process::wait_until;
 
 /// How long a gateway may keep a redirect, in seconds.
@@ -91,10 +91,10 @@ async fn start(world: &World) -> Result<()> {
     let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gateway"}, "data": {"nginx.conf": settings}},
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gateway"}, "spec": {
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": restricted_pod(),
             "containers": [{
                 "name": "nginx", "image": "nginx:1.22", "command": ["nginx", "-c", "/settings/nginx.conf", "-g", "daemon off;"],
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": restricted_container(),
                 "volumeMounts": [{"name": "settings", "mountPath": "/settings"}],
                 "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
             }],

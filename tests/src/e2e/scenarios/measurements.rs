@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::e2e::kind::LOAD_IMAGE;
 use crate::e2e::load::Load;
-use crate::e2e::world::{MONITORING, NAMESPACE, PATIENCE, World, condition};
+use crate::e2e::world::{MONITORING, NAMESPACE, PATIENCE, World, condition, restricted_container, restricted_pod};
 use crate::server_process::wait_until;
 use crate::witness::Ask;
 
@@ -139,10 +139,10 @@ async fn serve_nan(world: &World) -> Result<()> {
          "data": {"metrics": metrics, "nginx.conf": nginx}},
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "nan", "namespace": MONITORING, "labels": {"app": "nan"}},
          "spec": {
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": restricted_pod(),
             "containers": [{
                 "name": "nginx", "image": "nginx:1.22", "command": ["nginx", "-c", "/files/nginx.conf", "-g", "daemon off;"],
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": restricted_container(),
                 "volumeMounts": [{"name": "files", "mountPath": "/files"}],
             }],
             "volumes": [{"name": "files", "configMap": {"name": "nan"}}],
@@ -188,10 +188,10 @@ async fn serve_slowly(world: &World) -> Result<()> {
         {"apiVersion": "v1", "kind": "Pod",
          "metadata": {"name": "slow-prometheus", "namespace": MONITORING, "labels": {"app": "slow-prometheus"}},
          "spec": {
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": restricted_pod(),
             "containers": [{
                 "name": "proxy", "image": LOAD_IMAGE, "args": ["proxy", "--listen=0.0.0.0:9090", format!("--to={address}:9090")],
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": restricted_container(),
             }],
          }},
         service("slow-prometheus", 9090, 9090),
