@@ -134,11 +134,12 @@ impl Tikv {
     where
         Attempt: Future<Output = Result<T, Fault>>,
     {
+        let generation = self.inner.connection.generation();
         let answer = self.inner.resilience.call(READ_DEADLINE, attempt, Fault::verdict).await;
         answer.map_err(|error| match error {
             CallError::Open => unavailable("it fails, and is asked again once it works"),
             CallError::Deadline => {
-                self.inner.connection.timed_out();
+                self.inner.connection.timed_out(generation);
                 unavailable("a read took longer than its deadline")
             }
             CallError::Failed(fault) => fault.of_a_read(),

@@ -29,8 +29,11 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// PD, the store, and six of Redis.
 const SERVERS: usize = 8;
-/// A client replaces a connection whose answer was too late, which happens on a busy machine: both are open for a moment.
-const REPLACED_MAX: usize = 1;
+/// Clients of one server that a node has at once. It should be one; but one that is not answered in time is replaced, once a
+/// second, and lives until its last call is over, which on a machine that is held up takes some. It is far from one for each of
+/// the clients that are the load.
+const CLIENTS_MAX: usize = 8;
+const _: () = assert!(2 * CLIENTS_MAX < CREATORS + FOLLOWERS);
 
 /// Has a link made by each node in turn.
 async fn make_links(fleet: &Fleet, history: &History, links: u64) -> Result<()> {
@@ -158,7 +161,7 @@ async fn a_node_keeps_the_same_connections_under_load_and_has_no_more_after_a_fa
     while clock.monotonic() < sized(Duration::from_secs(5), Duration::from_mins(1)) {
         let busy = connections(&servers, &fleet).await?;
         let is_bounded = busy.iter().zip(&idle).all(|(busy, idle)| {
-            busy.iter().all(|(server, open)| idle.get(server).is_some_and(|before| *open <= before + REPLACED_MAX))
+            busy.iter().all(|(server, open)| idle.get(server).is_some_and(|before| *open <= before * CLIENTS_MAX))
         });
         ensure!(is_bounded, "idle {idle:?}, under load {busy:?}");
         lasts(Duration::from_millis(50)).await;

@@ -58,7 +58,7 @@ pub(super) async fn commit(started: Started, writes: BTreeMap<Vec<u8>, Write>) -
             Err(fate(&mut transaction, &reason).await)
         }
         None => {
-            inner.connection.timed_out();
+            inner.connection.timed_out(generation);
             Err(fate(&mut transaction, "a commit took longer than its deadline").await)
         }
     }

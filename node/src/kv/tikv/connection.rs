@@ -54,10 +54,17 @@ impl Connection {
         self.clients.is_stuck(generation);
     }
 
-    /// A call was not answered in time.
-    pub(super) fn timed_out(&self) {
-        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX {
-            self.is_stuck(self.clients.generation());
+    /// Which client [`Connection::client`] gives.
+    pub(super) fn generation(&self) -> u64 {
+        self.clients.generation()
+    }
+
+    /// A call of the client of this generation was not answered in time. What one that was replaced still owed says nothing
+    /// about the next: many calls that end late together would have one client after another replaced.
+    pub(super) fn timed_out(&self, generation: u64) {
+        let counts = generation == self.clients.generation();
+        if counts && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX {
+            self.is_stuck(generation);
         }
     }
 
