@@ -26,7 +26,7 @@ const NODES_MAX: usize = 10;
 const CPU_LIMIT: u32 = 65;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
-const TARGET_MS: u64 = 100;
+const TARGET_MS: u64 = 50;
 /// Redirects a second before and after the step.
 const LOAD: u32 = 120;
 const STEP: u32 = 6;
