@@ -241,6 +241,16 @@ impl World {
         self.kubernetes().kubectl_with_input(&in_links(arguments), input).await
     }
 
+    /// Starts a pod anew, with what belongs to it, and waits until it is ready.
+    pub async fn start_pod(&self, namespace: &str, pod: &str, items: &[Value]) -> Result<()> {
+        let (pod, namespace) = (format!("pod/{pod}"), format!("--namespace={namespace}"));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+        self.kubernetes().kubectl(&["delete", &pod, &namespace, "--ignore-not-found"]).await?;
+        self.kubernetes().kubectl_with_input(&["apply", "-f", "-"], &list).await?;
+        self.kubernetes().kubectl(&["wait", "--for=condition=Ready", &pod, &namespace, "--timeout=60s"]).await?;
+        Ok(())
+    }
+
     /// The resources.
     pub fn clusters(&self) -> Api<ShortenerCluster> {
         Api::namespaced(self.client.clone(), NAMESPACE)

@@ -9,6 +9,5 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     run(&mut command("bash", &["tests/env/bench.sh"])?)?;
     // The whole workspace: another selection would unify other features and compile the dependencies again.
     run(&mut cargo(&["build", "--release", "--workspace", "--bins"])?)?;
-    run(cargo(&["run", "--quiet", "--release", "--package", "shortener-tests", "--bin", "bench", "--"])?
-        .args(arguments))
+    run(cargo(&["run", "--release", "--package", "shortener-tests", "--bin", "bench", "--"])?.args(arguments))
 }

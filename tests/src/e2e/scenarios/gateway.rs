@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
 
 use crate::client::{Answer, Client};
-use crate::e2e::world::{NAMESPACE, World, restricted_container, restricted_pod};
+use crate::e2e::nginx;
+use crate::e2e::world::{NAMESPACE, World};
 use crate::server_process::wait_until;
 
 /// How long a gateway may keep a redirect, in seconds.
@@ -80,28 +81,11 @@ fn cache(answer: &Answer) -> &str {
 
 /// nginx, set up as for any site: it keeps what the answers allow.
 async fn start(world: &World) -> Result<()> {
-    let settings = format!(
-        "pid /tmp/pid; error_log stderr; events {{}} http {{ access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; \
-         fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e; \
-         proxy_cache_path /tmp/cache keys_zone=links:1m; \
+    let http = format!(
+        "proxy_cache_path /tmp/cache keys_zone=links:1m; \
          server {{ listen 8080; location / {{ proxy_pass http://main.{NAMESPACE}; proxy_cache links; \
          proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
-         add_header X-Cache $upstream_cache_status always; }} }} }}"
+         add_header X-Cache $upstream_cache_status always; }} }}"
     );
-    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gateway"}, "data": {"nginx.conf": settings}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gateway"}, "spec": {
-            "securityContext": restricted_pod(),
-            "containers": [{
-                "name": "nginx", "image": "nginx:1.22", "command": ["nginx", "-c", "/settings/nginx.conf", "-g", "daemon off;"],
-                "securityContext": restricted_container(),
-                "volumeMounts": [{"name": "settings", "mountPath": "/settings"}],
-                "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-            }],
-            "volumes": [{"name": "settings", "configMap": {"name": "gateway"}}],
-        }},
-    ]});
-    world.kubectl_with_input(&["apply", "-f", "-"], &manifest.to_string()).await?;
-    world.kubectl(&["wait", "--for=condition=Ready", "pod/gateway", "--timeout=60s"]).await?;
-    Ok(())
+    world.start_pod(NAMESPACE, "gateway", &nginx::pod(NAMESPACE, "gateway", &http, &json!({}))).await
 }

@@ -6,8 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::e2e::forward::Forward;
 use crate::e2e::kind::LOAD_IMAGE;
 use crate::e2e::load::Load;
+use crate::e2e::nginx;
 use crate::e2e::world::{MONITORING, NAMESPACE, PATIENCE, World, condition, restricted_container, restricted_pod};
 use crate::server_process::wait_until;
 use crate::witness::Ask;
@@ -131,25 +133,9 @@ async fn configure(world: &World, configuration: &Value) -> Result<()> {
 /// The nodes' series, under their names, and none of them a number.
 async fn serve_nan(world: &World) -> Result<()> {
     let metrics = nan_metrics(&world.node_names().await?);
-    let nginx = "pid /tmp/pid; error_log stderr; events {} http { access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; \
-                 fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e; default_type text/plain; \
-                 server { listen 8080; root /files; } }";
-    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "nan", "namespace": MONITORING},
-         "data": {"metrics": metrics, "nginx.conf": nginx}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "nan", "namespace": MONITORING, "labels": {"app": "nan"}},
-         "spec": {
-            "securityContext": restricted_pod(),
-            "containers": [{
-                "name": "nginx", "image": "nginx:1.22", "command": ["nginx", "-c", "/files/nginx.conf", "-g", "daemon off;"],
-                "securityContext": restricted_container(),
-                "volumeMounts": [{"name": "files", "mountPath": "/files"}],
-            }],
-            "volumes": [{"name": "files", "configMap": {"name": "nan"}}],
-         }},
-        service("nan", 8080, 8080),
-    ]});
-    apply_anew(world, "nan", &manifest).await?;
+    let http = "default_type text/plain; server { listen 8080; root /files; }";
+    let [files, pod] = nginx::pod(MONITORING, "nan", http, &json!({"metrics": metrics}));
+    world.start_pod(MONITORING, "nan", &[files, pod, service("nan", 8080)]).await?;
     configure(world, &json!({
         "global": {"scrape_interval": "5s"},
         "scrape_configs": [{
@@ -184,35 +170,27 @@ const NAN_GAUGES: [&str; 4] = [
 async fn serve_slowly(world: &World) -> Result<()> {
     const DELAY_MS: u64 = 20_000;
     let address = in_monitoring(world, &["get", "service", "prometheus", "-o", "jsonpath={.spec.clusterIP}"]).await?;
-    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "Pod",
-         "metadata": {"name": "slow-prometheus", "namespace": MONITORING, "labels": {"app": "slow-prometheus"}},
-         "spec": {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "slow-prometheus", "namespace": MONITORING, "labels": {"app": "slow-prometheus"}},
+        "spec": {
             "securityContext": restricted_pod(),
             "containers": [{
                 "name": "proxy", "image": LOAD_IMAGE, "args": ["proxy", "--listen=0.0.0.0:9090", format!("--to={address}:9090")],
                 "securityContext": restricted_container(),
             }],
-         }},
-        service("slow-prometheus", 9090, 9090),
-    ]});
-    apply_anew(world, "slow-prometheus", &manifest).await?;
-    let control =
-        crate::e2e::forward::Forward::to(world.kubernetes(), MONITORING, "pod/slow-prometheus", 20190).await?;
+        },
+    });
+    world.start_pod(MONITORING, "slow-prometheus", &[pod, service("slow-prometheus", 9090)]).await?;
+    let control = Forward::to(world.kubernetes(), MONITORING, "pod/slow-prometheus", 20190).await?;
     control.client()?.post(&format!("/delay/{DELAY_MS}"), &Value::Null).await?.expect_status(200)?;
     point_at(world, SLOW_URL).await
 }
 
-fn service(name: &str, port: u16, target: u16) -> Value {
+/// To the pod of this name.
+fn service(name: &str, port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": MONITORING},
-        "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}]},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port}]},
     })
-}
-
-async fn apply_anew(world: &World, pod: &str, manifest: &Value) -> Result<()> {
-    in_monitoring(world, &["delete", "pod", pod, "--ignore-not-found"]).await?;
-    world.kubernetes().kubectl_with_input(&["apply", "-f", "-"], &manifest.to_string()).await?;
-    in_monitoring(world, &["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]).await?;
-    Ok(())
 }
