@@ -8,20 +8,25 @@ cd "$(dirname "$0")"
 . ./install.sh
 
 PATH="$PATH:/usr/sbin:/sbin"
-missing=
-for program in dockerd containerd runc iptables debootstrap jq busybox; do
-  command -v "$program" >/dev/null || missing="$missing $program"
-done
-if [ -n "$missing" ] || [ ! -x /usr/lib/cni/ptp ]; then
-  install_packages docker.io containerd runc containernetworking-plugins iptables debootstrap jq busybox-static
-  # Debian starts it as a service as well. The tests start their own.
-  if command -v systemctl >/dev/null; then
-    systemctl disable --now docker.service docker.socket >&2 2>/dev/null || true
-  fi
-fi
 if [ "$(id -u)" -ne 0 ]; then
   echo "root (Docker's engine and debootstrap take it)" >&2
   exit 1
+fi
+if docker --host unix:///var/run/docker.sock version >/dev/null 2>&1; then
+  echo "a machine where no Docker engine runs, since two would share their rules for iptables (or KUBECONFIG of a cluster that is there)" >&2
+  exit 1
+fi
+missing=()
+for needed in dockerd:docker.io containerd:containerd runc:runc iptables:iptables debootstrap:debootstrap jq:jq busybox:busybox-static; do
+  command -v "${needed%%:*}" >/dev/null || missing+=("${needed#*:}")
+done
+[ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+if [ "${#missing[@]}" -gt 0 ]; then
+  install_packages "${missing[@]}"
+  # Debian starts it as a service as well. The tests start their own.
+  if [[ " ${missing[*]} " == *" docker.io "* ]] && command -v systemctl >/dev/null; then
+    systemctl disable --now docker.service docker.socket >&2 2>/dev/null || true
+  fi
 fi
 
 kubernetes="$(./kubernetes.sh)"

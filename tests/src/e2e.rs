@@ -10,6 +10,7 @@ pub mod play;
 mod record;
 mod scenario;
 mod scenarios;
+mod sizes;
 mod world;
 
 use std::fmt::Write as _;
@@ -54,19 +55,11 @@ pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
             Found::Missing(reason) => return Ok(Err(reason)),
         };
         let world = World::new(kind, long).await?;
-        if let Err(error) = world.start_servers().await {
-            let folder = evidence::leave(&world, "start").await?;
-            return Err(error.context(format!("starting the servers; logs and events are in {}", folder.display())));
-        }
-        let mut rows = Vec::new();
-        for scenario in scenarios {
-            let row = run_one(&world, *scenario).await;
-            if write && row.seen.is_ok() {
-                write_document(&row)?;
-            }
-            rows.push(row);
-        }
-        world.clean_up().await?;
+        world.must_be_empty().await?;
+        let rows = run_all(&world, scenarios, write).await;
+        let cleaned = world.clean_up().await;
+        let rows = rows?;
+        cleaned?;
         anyhow::Ok(Ok(rows))
     })?;
     let rows = match rows {
@@ -80,6 +73,26 @@ pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
     Ok(Ending::Ran { passed: all - failed, failed, succeeded: failed == 0 })
 }
 
+async fn run_all(world: &World, scenarios: &[Scenario], write: bool) -> Result<Vec<Row>> {
+    if let Err(error) = world.start_servers().await {
+        let kept = kept_evidence(world, "start").await;
+        return Err(error.context(format!("starting the servers; {kept}")));
+    }
+    let mut rows = Vec::new();
+    for scenario in scenarios {
+        if scenario.harms_the_cluster() && !world.kind.is_ours() {
+            say(&format!("\n{} is NOT RUN: the cluster is not the suite's own", scenario.name()));
+            continue;
+        }
+        let row = run_one(world, *scenario).await;
+        if write && row.seen.is_ok() {
+            write_document(&row)?;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
 async fn run_one(world: &World, scenario: Scenario) -> Row {
     let clock = Clock::system();
     say(&format!("\n--- {} ---", scenario.name()));
@@ -89,16 +102,20 @@ async fn run_one(world: &World, scenario: Scenario) -> Row {
         Ok(seen) => say(&format!("{} passed in {:.0} s: {seen}", scenario.name(), took.as_secs_f64())),
         Err(error) => {
             say(&format!("{} FAILED after {:.0} s: {error:#}", scenario.name(), took.as_secs_f64()));
-            match evidence::leave(world, scenario.name()).await {
-                Ok(folder) => say(&format!("logs, events and the resource are in {}", folder.display())),
-                Err(error) => say(&format!("logs, events and the resource could not be kept: {error:?}")),
-            }
+            say(&kept_evidence(world, scenario.name()).await);
         }
     }
     if let Err(error) = scenario.put_right(world).await {
         seen = seen.and(Err(error.context("putting things right for the next scenario")));
     }
     Row { scenario, long: world.long, took, seen }
+}
+
+async fn kept_evidence(world: &World, name: &str) -> String {
+    match evidence::leave(world, name).await {
+        Ok(folder) => format!("logs, events and the resource are in {}", folder.display()),
+        Err(error) => format!("logs, events and the resource could not be kept: {error:?}"),
+    }
 }
 
 fn table(rows: &[Row]) -> String {

@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A request that is not answered by then has failed.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a create that failed waits for its second attempt.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How long a connection is kept that is not in use: for less than nodes keep theirs.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What of a URL stands for something else in each request.
 const RANDOM: &str = "{random}";
 
@@ -25,7 +29,7 @@ pub enum Ask {
     Kept(Vec<String>),
     /// The same on a new connection each time.
     Fresh(Vec<String>),
-    /// Makes links, each with an `Idempotency-Key`, on connections that are kept. A failed one is sent once more with its key.
+    /// Makes links, each with an `Idempotency-Key`, on connections that are kept. A failed one is sent once more with its key, two seconds later.
     Create(String),
 }
 
@@ -56,7 +60,11 @@ pub type Seconds = Arc<Mutex<BTreeMap<i64, Second>>>;
 
 /// Asks so often a second until it is told to stop, and waits for the last answers.
 pub async fn ask(ask: Ask, per_second: u32, seconds: Seconds, stop: CancellationToken) -> Result<()> {
-    let builder = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(ANSWER_WITHIN);
+    let builder = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(ANSWER_WITHIN)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT);
     let client = match ask {
         // The server closes it, then: whoever closes cannot use the port again for a minute, and has but so many of them.
         Ask::Fresh(_) => {
@@ -122,6 +130,7 @@ async fn outcome(client: &reqwest::Client, ask: &Ask, number: u32) -> Outcome {
             if first.created.is_some() {
                 return first;
             }
+            tokio::time::sleep(RETRY_PAUSE).await;
             let second = create(client, url, &key).await;
             Outcome { said: format!("{} after {}", second.said, first.said), ..second }
         }

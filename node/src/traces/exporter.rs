@@ -21,7 +21,8 @@ use tokio::runtime::Handle;
 use super::OtlpEndpoint;
 use crate::ambient::Clock;
 
-/// How long a batch has to be sent, repetitions included. The queue behind it holds what a busy node sends in that time.
+/// How long a batch has to be sent. No repetition begins after it; one that began has as long again. The queue behind it holds what a
+/// busy node sends in that time.
 pub(super) const EXPORT_DEADLINE: Duration = Duration::from_secs(3);
 /// How much of an answer is read, in bytes: it says how many spans were refused and why.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

@@ -5,5 +5,8 @@ directory="$(realpath "$1")" name="$2"
 cd "$(dirname "$0")"
 . ./docker.sh
 
-"$directory/kubernetes/kind" delete cluster --name "$name"
+lock_docker
+ended=0
+"$directory/kubernetes/kind" delete cluster --name "$name" || ended=1
 [ -n "$(docker ps --quiet)" ] || stop_docker
+exit "$ended"

@@ -104,7 +104,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 [grpc]
   address = "$socket"
 END
-  containerd --config "$work/containerd.toml" >"$work/containerd.log" 2>&1 &
+  containerd --config "$work/containerd.toml" >"$work/containerd.log" 2>&1 9>&- &
   containerd_pid=$!
   for attempt in $(seq 100); do
     ! ctr --address "$socket" version >/dev/null 2>&1 || break

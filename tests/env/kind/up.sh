@@ -6,6 +6,7 @@ directory="$(realpath "$1")" name="$2" kubeconfig="$3"
 cd "$(dirname "$0")"
 . ./docker.sh
 
+lock_docker
 start_docker "$directory"
 image="localhost/kind-node:$(basename "$directory")"
 if ! docker image inspect "$image" >/dev/null 2>&1; then

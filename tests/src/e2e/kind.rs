@@ -20,13 +20,15 @@ pub const NEXT_IMAGE: &str = "shortener:next";
 /// The image of what the suite runs in pods.
 pub const LOAD_IMAGE: &str = "shortener-e2e:test";
 
+const NOT_OURS: &str = "the cluster is not ours to harm";
+
 /// A cluster, ours or not.
 #[derive(Debug)]
 pub struct Kind {
     /// To use it.
     pub kubernetes: Kubernetes,
-    /// Its control plane's container; none of a cluster that is not ours.
-    control_plane: Option<String>,
+    /// What it is called, as are its machines; none of a cluster that is not ours.
+    name: Option<String>,
     _down: Option<Afterwards>,
     folder: ServerFolder,
 }
@@ -47,7 +49,7 @@ impl Kind {
         if let Some(kubeconfig) = environment(KUBECONFIG_VARIABLE) {
             let kubernetes = Kubernetes::at(kubeconfig.into()).await?;
             let Some(kubernetes) = kubernetes else { return Ok(Found::Missing("kubectl and Helm".to_owned())) };
-            return Ok(Found::Cluster(Box::new(Self { kubernetes, control_plane: None, _down: None, folder })));
+            return Ok(Found::Cluster(Box::new(Self { kubernetes, name: None, _down: None, folder })));
         }
         let directory = match tokio::task::spawn_blocking(|| prepare(SCRIPT)).await.context("running the script")?? {
             Prepared::Ready(directory) => PathBuf::from(directory),
@@ -55,26 +57,31 @@ impl Kind {
         };
         let name = fresh_name("e2e");
         let scripts = workspace_root()?.join("tests/env/kind");
-        let down = format!("bash {} {} \"$1\"", scripts.join("down.sh").display(), directory.display());
+        let down = format!("bash '{}' '{}' \"$1\"", scripts.join("down.sh").display(), directory.display());
         let down = Afterwards::run(&down, &name)?;
         let kubeconfig = folder.path().join("kubeconfig");
         run(Command::new("bash").arg(scripts.join("up.sh")).arg(&directory).arg(&name).arg(&kubeconfig)).await?;
         let kubernetes = Kubernetes::at(kubeconfig).await?.context("Kubernetes' programs are there: kind is")?;
-        let control_plane = Some(format!("{name}-control-plane"));
-        let cluster = Self { kubernetes, control_plane, _down: Some(down), folder };
+        let cluster = Self { kubernetes, name: Some(name.clone()), _down: Some(down), folder };
         cluster.load_images(&directory, &name).await?;
         Ok(Found::Cluster(Box::new(cluster)))
     }
 
     /// Runs a command on the control plane's machine; an error where that is not ours.
     pub async fn on_control_plane(&self, command: &[&str]) -> Result<()> {
-        let container = self.control_plane.as_deref().context("the cluster is not ours to harm")?;
-        run(in_docker("docker").arg("exec").arg(container).args(command)).await.map(drop)
+        let name = self.name.as_deref().context(NOT_OURS)?;
+        self.on_machine(&format!("{name}-control-plane"), command).await
+    }
+
+    /// Runs a command on a machine by its name in Kubernetes; an error where that is not ours.
+    pub async fn on_machine(&self, machine: &str, command: &[&str]) -> Result<()> {
+        ensure!(self.is_ours(), NOT_OURS);
+        run(in_docker("docker").arg("exec").arg(machine).args(command)).await.map(drop)
     }
 
     /// Whether it may be harmed.
     pub fn is_ours(&self) -> bool {
-        self.control_plane.is_some()
+        self.name.is_some()
     }
 
     async fn load_images(&self, directory: &Path, name: &str) -> Result<()> {

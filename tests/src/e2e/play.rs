@@ -1,15 +1,19 @@
 //! The suite's cluster to play with, before anything of the product is installed.
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::kind::{Found, IMAGE, Kind};
 use super::say;
 use super::world::{MONITORING, NAMESPACE, World};
+use crate::kubernetes::KUBECONFIG_VARIABLE;
+use crate::sizes::environment;
 
 /// Makes the cluster, with TiKV, Redis Cluster, Prometheus and the product's image in it, says how to use it, and removes it at Ctrl-C or
 /// SIGTERM.
 pub fn run() -> Result<()> {
+    let other = environment(KUBECONFIG_VARIABLE);
+    ensure!(other.is_none(), "{KUBECONFIG_VARIABLE} names a cluster: unset it, this makes one of its own");
     Runtime::new().context("starting a runtime")?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -26,7 +30,8 @@ pub fn run() -> Result<()> {
             _ = terminate.recv() => {}
         }
         say("stopping");
-        world.clean_up().await
+        drop(world);
+        Ok(())
     })
 }
 
@@ -45,7 +50,7 @@ fn description(world: &World) -> String {
     let programs = kubernetes.programs().display();
     let (repository, tag) = IMAGE.split_once(':').unwrap_or((IMAGE, "latest"));
     format!(
-        "The cluster is there, with TiKV and Redis Cluster in the namespace {NAMESPACE} and Prometheus in {MONITORING}.\n\
+        "The cluster is there, with TiKV and Redis Cluster in the namespace {NAMESPACE} and Prometheus in {MONITORING} (http://localhost:9090).\n\
          In another terminal:\n  \
          export KUBECONFIG={} PATH={programs}:$PATH\n\
          and on with the README; the image is repository {repository}, tag {tag}, and is on the machines already.\n\

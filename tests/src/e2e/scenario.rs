@@ -109,6 +109,11 @@ impl Scenario {
         }
     }
 
+    /// Whether it takes away what a cluster that is not the suite's own needs.
+    pub(super) fn harms_the_cluster(self) -> bool {
+        self == Self::Away
+    }
+
     /// Runs it, and tells what was seen.
     pub(super) async fn run(self, world: &World) -> Result<String> {
         match self {
@@ -131,7 +136,6 @@ impl Scenario {
         match self {
             Self::SlowStore => scaling::set_delay(world, 0).await?,
             Self::Measurements => measurements::put_right(world).await?,
-            Self::Away => away::put_right(world).await?,
             _ => {}
         }
         world.kubectl(&["delete", "pods", "--selector=app=load", "--ignore-not-found", "--grace-period=1"]).await?;

@@ -27,6 +27,12 @@ pub const NAMESPACE: &str = "links";
 pub const MONITORING: &str = "monitoring";
 /// The namespaces that are made, and removed at the end.
 const NAMESPACES: [&str; 3] = [NAMESPACE, OPERATOR_NAMESPACE, MONITORING];
+/// What is made and removed beside them.
+const CLUSTER_WIDE: [(&str, &str); 3] = [
+    ("crd", "shortenerclusters.shortener.dev"),
+    ("clusterrole", "prometheus-finds-pods"),
+    ("clusterrolebinding", "prometheus-finds-pods"),
+];
 /// Pods start within seconds; the rest is a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 /// Requests that are counted out for the clients of all scenarios, which come from few addresses.
@@ -49,13 +55,21 @@ impl World {
         Ok(Self { kind, client, long })
     }
 
+    /// An error if anything of the cluster has a name of what is made here: it would be altered, and removed at the end.
+    pub async fn must_be_empty(&self) -> Result<()> {
+        let made = NAMESPACES.map(|namespace| ("namespace", namespace)).into_iter().chain(CLUSTER_WIDE);
+        for (kind, name) in made {
+            let found = self.kubernetes().kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"]).await?;
+            ensure!(
+                found.is_empty(),
+                "the cluster has a {kind} {name} already: take another cluster, or delete it if nobody needs it"
+            );
+        }
+        Ok(())
+    }
+
     /// Starts the servers; the chart is left to the scenarios.
     pub async fn start_servers(&self) -> Result<()> {
-        let there = self.kubernetes().kubectl(&["get", "namespaces", "-o", "name"]).await?;
-        for namespace in NAMESPACES {
-            let is_there = there.lines().any(|line| line == format!("namespace/{namespace}"));
-            ensure!(!is_there, "the cluster has a namespace {namespace} already: delete it");
-        }
         for namespace in [NAMESPACE, OPERATOR_NAMESPACE] {
             self.kubernetes().kubectl(&["create", "namespace", namespace]).await?;
             let restricted = "pod-security.kubernetes.io/enforce=restricted";
@@ -71,7 +85,7 @@ impl World {
         self.until_prometheus_is_up().await
     }
 
-    /// Takes away what was made, so that a cluster that is not ours is as it was.
+    /// Takes away what was made since [`World::must_be_empty`], so that a cluster that is not ours is as it was.
     pub async fn clean_up(&self) -> Result<()> {
         if self.kind.is_ours() {
             return Ok(());
@@ -84,11 +98,7 @@ impl World {
         let mut arguments = vec!["delete", "namespace", "--ignore-not-found", "--timeout=240s"];
         arguments.extend(NAMESPACES);
         self.kubernetes().kubectl(&arguments).await?;
-        for (kind, name) in [
-            ("crd", "shortenerclusters.shortener.dev"),
-            ("clusterrole", "prometheus-finds-pods"),
-            ("clusterrolebinding", "prometheus-finds-pods"),
-        ] {
+        for (kind, name) in CLUSTER_WIDE {
             self.kubernetes().kubectl(&["delete", kind, name, "--ignore-not-found"]).await?;
         }
         deleted.map(drop)
@@ -190,7 +200,7 @@ impl World {
     /// Waits until every node is of the newest template, and no other is left.
     pub async fn until_rolled_out(&self) -> Result<()> {
         self.kubectl(&["rollout", "status", "deployment/main", "--timeout=180s"]).await?;
-        let all_stay = async || Ok(self.nodes().await?.iter().all(|pod| pod.metadata.deletion_timestamp.is_none()));
+        let all_stay = async || Ok(self.nodes().await?.iter().all(stays));
         wait_until("the old pods are gone", PATIENCE, all_stay).await
     }
 
@@ -241,6 +251,22 @@ impl World {
         self.kubernetes().kubectl_with_input(&in_links(arguments), input).await
     }
 
+    /// Kills the process of a container (SIGKILL), and deletes the pod, which is made anew elsewhere. On a cluster that is not ours it gets the
+    /// two seconds that a deletion gives it at least.
+    pub async fn kill(&self, pod: &str, container: &str) -> Result<()> {
+        if self.kind.is_ours() {
+            let process = format!(
+                "jsonpath={{.spec.nodeName}} {{.status.containerStatuses[?(@.name==\"{container}\")].containerID}}"
+            );
+            let process = self.kubectl(&["get", "pod", pod, "-o", &process]).await?;
+            let (machine, id) = process.split_once(" containerd://").with_context(|| format!("{pod} runs nowhere"))?;
+            let kill = ["ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", id];
+            self.kind.on_machine(machine, &kill).await?;
+        }
+        self.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).await?;
+        Ok(())
+    }
+
     /// Starts a pod anew, with what belongs to it, and waits until it is ready.
     pub async fn start_pod(&self, namespace: &str, pod: &str, items: &[Value]) -> Result<()> {
         let (pod, namespace) = (format!("pod/{pod}"), format!("--namespace={namespace}"));
@@ -269,9 +295,17 @@ impl World {
         Ok(pods.context("listing the nodes")?.items)
     }
 
+    /// The names of those that serve.
+    pub async fn ready_node_names(&self) -> Result<BTreeSet<String>> {
+        let is_ready = |pod: &Pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        Ok(self.nodes().await?.iter().filter(|pod| stays(pod) && is_ready(pod)).map(ResourceExt::name_any).collect())
+    }
+
     /// The names of those that are to stay.
     pub async fn node_names(&self) -> Result<BTreeSet<String>> {
-        let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
         Ok(self.nodes().await?.iter().filter(|pod| stays(pod)).map(ResourceExt::name_any).collect())
     }
 
@@ -343,6 +377,10 @@ pub fn restricted_pod() -> Value {
 /// What it asks of a container.
 pub fn restricted_container() -> Value {
     json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
+}
+
+fn stays(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
 }
 
 fn in_links<'a>(arguments: &[&'a str]) -> Vec<&'a str> {

@@ -4,15 +4,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
+use tokio::time::sleep;
 
 use crate::client::{Answer, Client};
+use crate::e2e::load::Load;
 use crate::e2e::nginx;
 use crate::e2e::world::{NAMESPACE, World};
 use crate::server_process::wait_until;
+use crate::witness::Ask;
 
 /// How long a gateway may keep a redirect, in seconds.
 const MAX_AGE: u64 = 60;
 const REPEATED: usize = 20;
+/// Redirects a second of others, and for how long.
+const CROWD: u32 = 100;
+const CROWD_LASTS: Duration = Duration::from_secs(10);
 /// nginx counts whole seconds, at both ends.
 const GATEWAYS_CLOCK: Duration = Duration::from_secs(2);
 
@@ -37,7 +43,13 @@ pub async fn run(world: &World) -> Result<String> {
     }
     ensure!(hits == REPEATED, "{hits} of {REPEATED} repeated redirects were answered by the gateway");
 
+    // Beside what follows, many more ask.
+    let address = world.kubectl(&["get", "pod/gateway", "-o", "jsonpath={.status.podIP}"]).await?;
+    let load = Load::start(world, Ask::Fresh(vec![format!("http://{address}:8080{path}")]), CROWD).await?;
     personal_answers_are_not_kept(&owner, &visitor).await?;
+    sleep(CROWD_LASTS).await;
+    let load = load.stop(world).await?;
+    load.expect_only("redirects through the gateway", &["302"], 500)?;
 
     // Changed at the nodes; the gateway may go on for as long as it was told.
     let clock = Clock::system();
@@ -54,7 +66,8 @@ pub async fn run(world: &World) -> Result<String> {
     .with_context(|| format!("{} ({})", gone.status, cache(&gone)))?;
     world.kubectl(&["delete", "pod/gateway", "configmap/gateway", "--wait=false"]).await?;
     Ok(format!(
-        "{hits} of {REPEATED} repeated redirects answered by the gateway; {} {:.0} s after the link was deleted; no personal answer kept",
+        "{hits} of {REPEATED} repeated redirects answered by the gateway, 0 of {} failed beside them; {} {:.0} s after the link was deleted; no personal answer kept",
+        load.total(),
         gone.status,
         clock.monotonic().saturating_sub(deleted).as_secs_f64()
     ))

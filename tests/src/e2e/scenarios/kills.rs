@@ -14,7 +14,7 @@ use crate::witness::Ask;
 const NODES: usize = 3;
 const CREATES: u32 = 50;
 const EACH_POD: Duration = Duration::from_secs(5);
-/// In pods: the operator goes every 30 s, and each third pod gets no time to end.
+/// In pods: the operator goes every 30 s, and each third pod is killed.
 const EACH_OPERATOR: u64 = 6;
 const EACH_KILLED: u64 = 3;
 
@@ -23,6 +23,8 @@ pub async fn run(world: &World) -> Result<String> {
     world.nodes_ready(NODES, &json!({})).await?;
     let service = world.service_url().await?;
     let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), CREATES).await?;
+
+    wait_until("Prometheus knows the nodes", PATIENCE, async || Ok(mint_clashes(world).await.is_ok())).await?;
 
     let begin = clock.monotonic();
     let mut tick = interval(EACH_POD);
@@ -35,16 +37,15 @@ pub async fn run(world: &World) -> Result<String> {
         }
         // What nodes counted goes with them; the counter of one that dies within a scrape is lost, its links are checked below.
         clashes = clashes.max(mint_clashes(world).await?);
-        let pods = world.node_names().await?;
+        let pods = world.ready_node_names().await?;
         let Some(pod) = pods.iter().next() else { continue };
-        let mut arguments = vec!["delete", "pod", pod, "--wait=false"];
         if number % EACH_KILLED == 0 {
-            arguments.extend(["--grace-period=0", "--force"]);
+            world.kill(pod, "node").await?;
             killed += 1;
         } else {
+            world.kubectl(&["delete", "pod", pod, "--wait=false"]).await?;
             deleted += 1;
         }
-        world.kubectl(&arguments).await?;
         if number % EACH_OPERATOR == 0 {
             let selector = "--selector=app.kubernetes.io/name=shortener-operator";
             let in_system = format!("--namespace={OPERATOR_NAMESPACE}");
@@ -76,5 +77,5 @@ pub async fn run(world: &World) -> Result<String> {
 /// Minted codes that were there already, over all pods that Prometheus has seen.
 async fn mint_clashes(world: &World) -> Result<f64> {
     let all = "sum(max_over_time(shortener_mint_clashes_total[10m]))";
-    Ok(world.query(all).await?.unwrap_or(0.0))
+    world.query(all).await?.context("the nodes' series are not there")
 }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use shortener_node::ambient::Clock;
 use tokio::time::sleep;
 
 use crate::e2e::forward::Forward;
 use crate::e2e::kind::LOAD_IMAGE;
 use crate::e2e::load::Load;
 use crate::e2e::nginx;
+use crate::e2e::sizes::{Sizes, changes};
 use crate::e2e::world::{MONITORING, NAMESPACE, PATIENCE, World, condition, restricted_container, restricted_pod};
 use crate::server_process::wait_until;
 use crate::witness::Ask;
@@ -29,6 +31,7 @@ pub async fn run(world: &World) -> Result<String> {
     start(world).await?;
     let link = world.link().await?;
     let load = Load::start(world, Ask::Fresh(vec![link]), 50).await?;
+    let sizes = Sizes::watch(world.clusters(), Clock::system());
     let mut told = Vec::new();
 
     in_monitoring(world, &["delete", "deployment", "prometheus"]).await?;
@@ -51,6 +54,8 @@ pub async fn run(world: &World) -> Result<String> {
     point_at(world, URL).await?;
     recovered(world).await?;
 
+    let sizes = sizes.stop();
+    ensure!(sizes.values().all(|nodes| *nodes >= NODES), "the fleet shrank: {:?}", changes(&sizes));
     load.stop(world).await?.expect_only("redirects", &["302"], 1_000)?;
     Ok(format!("{NODES} nodes, never fewer; the condition says, {}", told.join(", ")))
 }
@@ -66,7 +71,7 @@ async fn in_monitoring(world: &World, arguments: &[&str]) -> Result<String> {
     world.kubernetes().kubectl(&[arguments, &["--namespace", MONITORING]].concat()).await
 }
 
-/// Holds a fleet over its minimum by a floor that then is taken away: what it has it keeps for the window in which the largest wish counts.
+/// A fleet at a floor that is taken away each time that measurements are: with them it would shrink at once.
 async fn start(world: &World) -> Result<()> {
     world.install().await?;
     let autoscaling = json!({
@@ -111,8 +116,6 @@ async fn held(world: &World, what: &str, why: &str) -> Result<String> {
     };
     wait_until(&format!("the resource says of a Prometheus that is {what}: {why}"), PATIENCE, says_so).await?;
     sleep(HELD_FOR).await;
-    let nodes = world.node_names().await?.len();
-    ensure!(nodes >= NODES, "Prometheus is {what}, and the fleet shrank to {nodes}");
     set_minimum(world, NODES).await?;
     Ok(format!("{what}: {why}"))
 }
