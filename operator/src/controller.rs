@@ -154,10 +154,12 @@ async fn visit_in_time(
         let Some(later) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
         (resource, planned) = later;
     }
-    context.executor.execute(&resource, &planned, &context.settled).await?;
+    let executed = context.executor.execute(&resource, &planned, &context.settled).await;
+    // Whatever became of it: the next decision has to know what was seen, and reads from the Deployment what came of this one.
     if let Some(decided) = &planned.decided {
         context.scaling.decided(namespace, name, decided.clone());
     }
+    executed?;
     match &planned.status {
         _ if planned.finalizer == Some(Finalizer::Remove) => context.metrics.forget(namespace, name),
         Some(status) => context.metrics.wrote(namespace, name, status),

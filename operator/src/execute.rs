@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
@@ -15,9 +16,9 @@ use shortener_crds::causes::Causes;
 use shortener_crds::lease::{CLUSTER_LABEL, GRANT_ANNOTATION};
 
 use crate::ambient;
+use crate::kinds::Kind;
 use crate::plan::allocate::Delivery;
-use crate::plan::resources::GENERATED_KEY;
-use crate::plan::resources::{Desired, FIELD_MANAGER, MANAGED_BY_LABEL};
+use crate::plan::resources::{Desired, FIELD_MANAGER, GENERATED_KEY, HAND_OVER_MANAGER, MANAGED_BY_LABEL};
 use crate::plan::{Event, FINALIZER, Finalizer, Plan, Unwanted};
 use crate::settled::Settled;
 
@@ -85,9 +86,11 @@ impl Executor {
             status,
             deliveries,
             generate_secret,
+            hand_over,
             apply,
             delete,
             delete_secret,
+            scale,
             events,
             decided: _,
             look_again: _,
@@ -104,27 +107,55 @@ impl Executor {
             let replaced = api.replace_status(&name, &PostParams::default(), &written).await;
             replaced.map_err(failed("write the status of", &name))?;
         }
-        self.deliver(&namespace, deliveries).await?;
-        if let Some(name) = generate_secret {
-            self.generate_secret(&namespace, name, &resource.name_any()).await?;
-        }
-        for desired in apply {
-            let applied = self.apply(&namespace, desired).await?;
-            settled.note(desired.kind, &applied);
-        }
-        for unwanted in delete {
-            self.delete(&namespace, unwanted).await?;
-        }
-        if let Some(name) = delete_secret {
-            let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
-            gone(api.delete(name, &DeleteParams::default()).await.map(|_| ()))
-                .map_err(failed("delete the Secret", name))?;
-        }
-        if *finalizer == Some(Finalizer::Remove) {
-            self.set_finalizers(resource, false).await?;
-        }
+        // From here on the status has the news: they are told whatever becomes of the rest, or would never be.
+        let done = async {
+            self.deliver(&namespace, deliveries).await?;
+            if let Some(name) = generate_secret {
+                self.generate_secret(&namespace, name, &resource.name_any()).await?;
+            }
+            for desired in apply {
+                if let (Kind::Deployment, Some(size)) = (desired.kind, *hand_over) {
+                    self.hand_over(&namespace, &desired.name, size).await?;
+                }
+                let applied = self.apply(&namespace, desired).await?;
+                settled.note(desired.kind, &applied);
+            }
+            for unwanted in delete {
+                self.delete(&namespace, unwanted).await?;
+            }
+            if let Some(name) = delete_secret {
+                let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+                gone(api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+                    .map_err(failed("delete the Secret", name))?;
+            }
+            if let Some(size) = scale {
+                self.set_scale(resource, *size).await?;
+            }
+            if *finalizer == Some(Finalizer::Remove) {
+                self.set_finalizers(resource, false).await?;
+            }
+            Ok(())
+        };
+        let done = done.await;
         self.tell(resource, events).await;
-        Ok(())
+        done
+    }
+
+    /// Lets a field stay that only we have set and no longer want to: the API server would put it back to its default, one node.
+    /// Without force: who has changed it meanwhile is right.
+    async fn hand_over(&self, namespace: &str, name: &str, size: i32) -> Result<(), ExecuteError> {
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        let stays = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": size}});
+        let patched = api.patch(name, &PatchParams::apply(HAND_OVER_MANAGER), &Patch::Apply(&stays)).await;
+        patched.map(|_| ()).map_err(failed("hand over the size of the Deployment", name))
+    }
+
+    async fn set_scale(&self, resource: &ShortenerCluster, size: i32) -> Result<(), ExecuteError> {
+        let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+        let api: Api<ShortenerCluster> = Api::namespaced(self.client.clone(), &namespace);
+        let patch = json!({"metadata": {"uid": resource.uid()}, "spec": {"replicas": size}});
+        let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(|_| ()).map_err(failed("set the scale of", &name))
     }
 
     async fn set_finalizers(&self, resource: &ShortenerCluster, with_ours: bool) -> Result<(), ExecuteError> {

@@ -231,7 +231,9 @@ fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
         utilization: cpu,
     };
     // Who waits for a back end fills no node.
-    sample.utilization = cpu.max(in_flight * sample.local_share());
+    let busy = in_flight * sample.local_share();
+    // `max` would take the other for what is no number, and a fleet of which nothing is known for an idle one.
+    sample.utilization = if cpu.is_nan() || busy.is_nan() { f64::NAN } else { cpu.max(busy) };
     Ok(sample)
 }
 
@@ -326,6 +328,13 @@ mod tests {
             read(&figures.iter().map(|(figure, stage, value)| (*figure, *stage, value.as_str())).collect::<Vec<_>>());
         let idle = idle.unwrap();
         assert_eq!((idle.latency_ms, idle.recent_latency_ms, idle.redirects), (None, None, 0.0));
+    }
+
+    #[test]
+    fn what_is_no_number_makes_no_fleet_idle() {
+        for name in ["cpu", "in_flight"] {
+            assert!(read_with(name, Some("NaN")).unwrap().utilization.is_nan(), "{name}");
+        }
     }
 
     #[test]

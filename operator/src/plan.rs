@@ -107,15 +107,19 @@ pub struct Plan {
     pub deliveries: Vec<Delivery>,
     /// The Secret to generate, if it is not there.
     pub generate_secret: Option<String>,
+    /// How many nodes there are, when the Deployment is about to be applied without our saying so any more.
+    pub hand_over: Option<i32>,
     /// What is to be applied.
     pub apply: Vec<Desired>,
     /// What is to go.
     pub delete: Vec<Unwanted>,
     /// The generated Secret, when it is to go.
     pub delete_secret: Option<String>,
+    /// The scale that the resource is to have: it has none, and Kubernetes' own autoscaler can only change one that is there.
+    pub scale: Option<i32>,
     /// What is to be told.
     pub events: Vec<Event>,
-    /// What was decided on the number of nodes, to be remembered once this is carried out.
+    /// What was decided on the number of nodes, to be remembered.
     pub decided: Option<Decided>,
     /// How soon to look again.
     pub look_again: Duration,
@@ -220,6 +224,9 @@ fn plan_valid(
         let desired = build_all(cluster, &inputs)?;
         plan.delete = unwanted(cluster, &observed.owned, &desired);
         plan.apply = desired.into_iter().filter(|desired| !is_there(desired, &observed.owned)).collect();
+        let is_resized = plan.apply.iter().any(|desired| desired.kind == Kind::Deployment);
+        plan.hand_over = size.filter(|_| is_resized && replicas.is_none());
+        plan.scale = replicas.filter(|_| matches!(cluster.replicas, Replicas::Hpa(_, None)));
         plan.events.extend(decided.as_ref().and_then(|decided| scaled(size, decided)));
         plan.decided = decided;
     } else if secrets.to_generate.is_some() {
@@ -246,9 +253,11 @@ impl Plan {
             status,
             deliveries,
             generate_secret,
+            hand_over: _, // goes with what is applied
             apply,
             delete,
             delete_secret,
+            scale,
             events,
             decided: _,
             look_again: _,
@@ -260,6 +269,7 @@ impl Plan {
             && apply.is_empty()
             && delete.is_empty()
             && delete_secret.is_none()
+            && scale.is_none()
             && events.is_empty()
     }
 }
@@ -326,7 +336,11 @@ fn replicas(cluster: &ValidatedCluster, size: Option<i32>, decided: Option<&Deci
             },
             |decided| decided.decision.replicas,
         )),
-        Replicas::Hpa(_, replicas) | Replicas::External(replicas) => *replicas,
+        Replicas::Hpa(autoscaling, replicas) => Some(replicas.unwrap_or_else(|| {
+            let least = autoscaling.min_replicas;
+            size.unwrap_or(least).clamp(least, autoscaling.max_replicas)
+        })),
+        Replicas::External(_, replicas) => *replicas,
     }
 }
 
@@ -452,6 +466,8 @@ mod tests {
         assert_eq!(of(Some(9), json!({})), Some(9));
         assert_eq!(of(Some(99), json!({})), Some(30), "maxReplicas");
         assert_eq!(of(Some(9), json!({"mode": "none"})), None, "somebody else decides");
+        assert_eq!(of(Some(9), json!({"mode": "hpa"})), Some(9), "until that has decided");
+        assert_eq!(of(None, json!({"mode": "hpa"})), Some(3), "minReplicas");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use shortener_crds::lease::CLUSTER_LABEL;
 use tokio::net::TcpListener;
 
 /// Both programs, by the label that all their pods have.
@@ -41,7 +42,11 @@ fn target(pod: &Pod) -> Option<Value> {
         pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten());
     let port = ports.into_iter().find(|port| port.name.as_deref().is_some_and(|name| PORTS.contains(&name)))?;
     let address = format!("{}:{}", status.pod_ip.as_ref()?, port.container_port);
-    Some(json!({"targets": [address], "labels": {"namespace": pod.namespace(), "pod": pod.name_any()}}))
+    let mut labels = json!({"namespace": pod.namespace(), "pod": pod.name_any()});
+    if let Some(cluster) = pod.labels().get(CLUSTER_LABEL) {
+        labels["shortener_dev_cluster"] = json!(cluster);
+    }
+    Some(json!({"targets": [address], "labels": labels}))
 }
 
 #[cfg(test)]
@@ -50,7 +55,7 @@ mod tests {
 
     fn pod(phase: &str, port: &str) -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"name": "main-1", "namespace": "links"},
+            "metadata": {"name": "main-1", "namespace": "links", "labels": {CLUSTER_LABEL: "main"}},
             "spec": {"containers": [{"name": "node", "ports": [
                 {"name": "http", "containerPort": 8000}, {"name": port, "containerPort": 9000},
             ]}]},
@@ -61,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_runs_is_a_target_at_its_port_for_metrics() {
-        let labels = json!({"namespace": "links", "pod": "main-1"});
+        let labels = json!({"namespace": "links", "pod": "main-1", "shortener_dev_cluster": "main"});
         assert_eq!(target(&pod("Running", "admin")), Some(json!({"targets": ["10.0.0.7:9000"], "labels": labels})));
         assert_eq!(target(&pod("Pending", "admin")), None);
         assert_eq!(target(&pod("Running", "other")), None);

@@ -2,6 +2,7 @@
 //! given out twice.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
@@ -59,6 +60,7 @@ fn on(database_url: &str) -> NodeBuilder {
         .setting("BASE_URL", "http://sho.rt")
         .setting("SECRET_KEY", "a secret of tests alone, 32 bytes")
         .setting("DATABASE_URL", database_url)
+        .setting("TRUSTED_PROXIES", "127.0.0.0/8")
         .setting("ANALYTICS_FLUSH_INTERVAL", "100ms")
 }
 
@@ -92,10 +94,13 @@ async fn status_of(client: &Client, code: &str) -> Result<u16> {
     Ok(client.get(&format!("/{code}")).await?.status)
 }
 
-/// The codes of them that redirect.
+/// The codes of them that redirect. Each is asked for from another address, since many may be unknown.
 async fn followed(client: &Client, codes: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    let asked =
-        stream::iter(codes).map(async |code| Ok::<_, anyhow::Error>((status_of(client, code).await?, code.clone())));
+    let asked = stream::iter(codes).zip(stream::iter(0_u32..)).map(async |(code, number)| {
+        let address = Ipv4Addr::from(0x0a00_0000 + number).to_string();
+        let status = status_of(&client.with_header("x-forwarded-for", &address), code).await?;
+        Ok::<_, anyhow::Error>((status, code.clone()))
+    });
     let answers: Vec<(u16, String)> = asked.buffer_unordered(16).try_collect().await?;
     answers
         .into_iter()

@@ -131,7 +131,8 @@ async fn every_query_asks_for_metrics_that_are_exported_and_prometheus_understan
     let exported: BTreeSet<String> = by_node.into_iter().chain(exported_by_operator()?).collect();
     let mut unknown = BTreeSet::new();
     for expression in all_expressions()? {
-        prometheus.query(&expression).await?;
+        // Grafana's own word for a span that holds enough scrapes; it puts one in its place.
+        prometheus.query(&expression.replace("$__rate_interval", "1m")).await?;
         unknown.extend(metrics_in(&expression).filter(|metric| !exported.contains(metric)));
     }
     ensure!(unknown.is_empty(), "nobody exports {unknown:?}; there are {exported:?}");

@@ -6,7 +6,7 @@
 //!
 //! - over the target, and at least half of the time is the nodes' own: more nodes, at most twice as many as are warm;
 //! - over the target, most of the time is the back ends', and the nodes are not even half full: hold, and say who is slow;
-//! - otherwise how full they are decides, but nothing shrinks while latency is near its target.
+//! - otherwise how full they are decides, but nothing shrinks while latency is near its target by the nodes' own doing.
 //!
 //! Latency counts as over the target only if it is so in a short window as well as in the whole one: else what is over already would be
 //! answered once more, for as long as the whole window remembers it.
@@ -237,13 +237,15 @@ fn wish(settings: &Autoscaling, warm: i32, size: i32, sample: &Sample) -> Wish {
     if warm == 0 {
         return Wish { nodes: size, why: "no node is warm yet".to_owned(), bound: fast };
     }
-    let by_fill = ceil(f64::from(warm) * sample.utilization / share(settings.target_utilization_percent));
+    let filled_nodes = f64::from(warm) * sample.utilization / share(settings.target_utilization_percent);
+    let by_fill = ceil(filled_nodes);
     let said = format!("p{percentile} is {:.0} ms of {target:.0} ms", latency.unwrap_or_default());
     let filled = format!("nodes are {:.0} % full", sample.utilization * 100.0);
     let local = sample.local_share();
     if is_slow && local >= LOCAL_SHARE {
         let times = (latency.unwrap_or_default() / target).min(GROWTH_MAX);
-        let nodes = by_fill.max(warm + 1).max(ceil(f64::from(warm) * times));
+        // Those that are not warm yet carry load as well: with fewer than there are it would be slower still.
+        let nodes = by_fill.max(warm + 1).max(ceil(f64::from(warm) * times)).max(size);
         return Wish {
             nodes,
             why: format!("{said}, {:.0} % of the time is the nodes' own, {filled}", local * 100.0),
@@ -263,8 +265,9 @@ fn wish(settings: &Autoscaling, warm: i32, size: i32, sample: &Sample) -> Wish {
             bound: Verdict::yes(reason, message),
         };
     }
-    let is_near = latency.is_some_and(|latency| latency > target * NEAR_TARGET);
-    let is_alike = f64::from((by_fill - size).abs()) <= f64::from(size) * share(settings.tolerance_percent);
+    let is_near = local >= LOCAL_SHARE && latency.is_some_and(|latency| latency > target * NEAR_TARGET);
+    // Before it is rounded: of a few nodes, one more is far more than the tolerance, and the least excess would ask for it.
+    let is_alike = (filled_nodes - f64::from(size)).abs() <= f64::from(size) * share(settings.tolerance_percent);
     let nodes = if is_alike || (is_near && by_fill < size) { size } else { by_fill };
     let why = if has_latency {
         format!("{said}, {filled}")
@@ -420,10 +423,22 @@ mod tests {
         assert_eq!(wish(20.0, 0.9, 0.9), 15, "fast, and full");
         assert_eq!(wish(20.0, 0.9, 0.3), 5, "fast, and half empty");
         assert_eq!(wish(80.0, 0.9, 0.3), 10, "near the target");
+        assert_eq!(wish(80.0, 0.1, 0.3), 5, "near the target because of the store");
+        let starting = Fleet { warm: 5, ..fleet(10) };
+        assert_eq!(decided(&json!({}), starting, sample(115.0, 0.9, 0.7)).wish, 10, "slow, and half of it not warm");
         let few = Sample { redirects: 10.0, ..sample(900.0, 0.9, 0.01) };
         assert_eq!(decided(&json!({}), fleet(10), few).wish, 1, "too few to tell");
         let over = Sample { recent_latency_ms: Some(5.0), ..sample(900.0, 0.9, 0.6) };
         assert_eq!(decided(&json!({}), fleet(10), over).wish, 10, "it is over already");
+    }
+
+    #[test]
+    fn the_least_excess_makes_a_small_fleet_no_larger() {
+        let wish = |size, utilization| decided(&json!({}), fleet(size), sample(20.0, 0.9, utilization)).wish;
+        assert_eq!([0.59, 0.61, 0.65].map(|utilization| wish(2, utilization)), [2, 2, 2]);
+        assert_eq!(wish(2, 0.67), 3);
+        // Nor smaller again by as little.
+        assert_eq!([0.55, 0.45, 0.38].map(|utilization| wish(3, utilization)), [3, 3, 2]);
     }
 
     #[test]

@@ -40,6 +40,8 @@ use crate::plan::validate::{Identity, ValidatedCluster};
 
 /// Who applies what is here, to the API server.
 pub const FIELD_MANAGER: &str = "shortener-operator";
+/// Who keeps the size of a fleet as it was when it is no longer ours to say.
+pub const HAND_OVER_MANAGER: &str = "shortener-operator-hand-over";
 /// What changes when what we want changes: then fields that are no longer wanted are taken back.
 pub const HASH_ANNOTATION: &str = "shortener.dev/wanted-hash";
 /// In a pod, what its settings and Secrets were.

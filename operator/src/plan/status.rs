@@ -280,7 +280,7 @@ fn scaling(cluster: &ValidatedCluster, decided: Option<&Decided>) -> [Verdict; 3
             Verdict::yes(Reason::External, "a HorizontalPodAutoscaler decides; see its own conditions"),
             unlimited("the HorizontalPodAutoscaler keeps to its limits"),
         ),
-        (Replicas::External(_), _) => (
+        (Replicas::External(..), _) => (
             Verdict::unknown(Reason::External, "spec.autoscaling.mode is none: somebody else decides"),
             unlimited("somebody else decides"),
         ),

@@ -116,7 +116,7 @@ pub enum Replicas {
     /// A HorizontalPodAutoscaler decides, by writing the resource's scale; none while it has not.
     Hpa(Autoscaling, Option<i32>),
     /// Somebody else decides, by writing the resource's scale or, while that is unset, the Deployment's.
-    External(Option<i32>),
+    External(Autoscaling, Option<i32>),
 }
 
 /// What short URLs begin with.
@@ -297,7 +297,7 @@ fn replicas(autoscaling: Option<Autoscaling>, replicas: Option<i32>) -> Replicas
         Some(autoscaling) => match autoscaling.mode {
             AutoscalingMode::Builtin => Replicas::Builtin(autoscaling),
             AutoscalingMode::Hpa => Replicas::Hpa(autoscaling, replicas),
-            AutoscalingMode::None => Replicas::External(replicas),
+            AutoscalingMode::None => Replicas::External(autoscaling, replicas),
         },
     }
 }

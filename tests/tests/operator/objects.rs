@@ -300,7 +300,8 @@ async fn with_the_mode_hpa_kubernetes_own_autoscaler_finds_the_scale_and_its_bou
         "mode": "hpa", "minReplicas": 2, "maxReplicas": 9, "targetUtilizationPercent": 70,
         "scaleDown": {"percent": 20, "nodes": 2, "periodSeconds": 90, "stabilizationSeconds": 240},
     });
-    scene.create(&json!({"spec": {"replicas": 2, "autoscaling": autoscaling}})).await?;
+    // It has no scale of its own: the operator gives it the first.
+    scene.create(&json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await?;
     let written: HorizontalPodAutoscaler = scene.until_there("main").await?;
     let spec = serde_json::to_value(written.spec.context("a spec")?)?;
     let target = json!({"apiVersion": "shortener.dev/v1alpha1", "kind": "ShortenerCluster", "name": "main"});
@@ -327,6 +328,44 @@ async fn with_the_mode_hpa_kubernetes_own_autoscaler_finds_the_scale_and_its_bou
     scene.kubernetes.kubectl(&["scale", "shc", "main", "--replicas=5", "-n", &scene.namespace]).await?;
     wait_until("the fleet has the size", SOON, async || {
         Ok(scene.api::<Deployment>().get("main").await?.spec.and_then(|spec| spec.replicas) == Some(5))
+    })
+    .await?;
+    operator.stop().await
+}
+
+#[tokio::test]
+async fn who_is_to_decide_on_the_size_finds_the_fleet_as_it_was() -> Result<()> {
+    let Some(scene) = Scene::new("handover").await? else { return Ok(()) };
+    let operator = scene.operator().await?;
+    // Nothing answers there: it begins with its minimum.
+    let autoscaling = json!({"minReplicas": 5, "maxReplicas": 9, "prometheus": {"url": "http://127.0.0.1:9"}});
+    scene.create(&json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await?;
+    let size = async || {
+        let deployment = scene.api::<Deployment>().get_opt("main").await?;
+        Ok::<_, anyhow::Error>(deployment.and_then(|it| it.spec).and_then(|spec| spec.replicas))
+    };
+    wait_until("the fleet has its size", SOON, async || Ok(size().await? == Some(5))).await?;
+    // That its image is another one shows when it has been applied anew.
+    let becomes = async |image: &str, patch: Value| {
+        let mut patch = patch;
+        json_patch::merge(&mut patch, &json!({"spec": {"image": image}}));
+        scene.change("main", &patch).await?;
+        wait_until(&format!("the fleet is of {image}"), SOON, async || {
+            let deployment = scene.api::<Deployment>().get("main").await?;
+            let spec = deployment.spec.and_then(|spec| spec.template.spec).context("a template")?;
+            Ok(spec.containers[0].image.as_deref() == Some(image))
+        })
+        .await
+    };
+    becomes("shortener:a", json!({"spec": {"autoscaling": {"mode": "none"}}})).await?;
+    assert_eq!(size().await?, Some(5), "handed over");
+    scene.kubernetes.kubectl(&["scale", "deployment", "main", "--replicas=7", "-n", &scene.namespace]).await?;
+    becomes("shortener:b", json!({})).await?;
+    assert_eq!(size().await?, Some(7), "somebody else's");
+    becomes("shortener:c", json!({"spec": {"autoscaling": {"mode": "hpa"}}})).await?;
+    assert_eq!(size().await?, Some(7), "handed to Kubernetes' own autoscaler");
+    wait_until("the resource has a scale", SOON, async || {
+        Ok(scene.clusters().get("main").await?.spec.replicas == Some(7))
     })
     .await?;
     operator.stop().await

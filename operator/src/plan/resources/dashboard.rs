@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
+use super::hash;
 use crate::plan::validate::ValidatedCluster;
 
 /// The label that Grafana's sidecar looks for, as its chart sets it by default.
@@ -31,14 +32,15 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
     let of = format!(r#"namespace="{namespace}",shortener_dev_cluster="{name}""#);
     let latency = |quantile: &str, stage: &str| {
         format!(
-            "histogram_quantile({quantile}, sum by (le) (rate(shortener_redirect_duration_seconds_bucket{{{of},stage=\"{stage}\"}}[1m])))"
+            "histogram_quantile({quantile}, sum by (le) (rate(shortener_redirect_duration_seconds_bucket{{{of},stage=\"{stage}\"}}[$__rate_interval])))"
         )
     };
-    let rate = |metric: &str, by: &str| format!("sum by ({by}) (rate({metric}{{{of}}}[1m]))");
+    let rate = |metric: &str, by: &str| format!("sum by ({by}) (rate({metric}{{{of}}}[$__rate_interval]))");
     // What waited for a tier was not answered before it.
     let answered = |stage: &str| {
-        let count =
-            |stage: &str| format!("sum(rate(shortener_redirect_duration_seconds_count{{{of},stage=\"{stage}\"}}[5m]))");
+        let count = |stage: &str| {
+            format!("sum(rate(shortener_redirect_duration_seconds_count{{{of},stage=\"{stage}\"}}[$__rate_interval]))")
+        };
         format!("({} / {})", count(stage), count("total"))
     };
     let of_operator = format!(r#"cluster_namespace="{namespace}",cluster="{name}""#);
@@ -64,7 +66,9 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
             "percentunit",
             vec![(
                 "{{pod}}",
-                format!("rate(shortener_cpu_seconds_total{{{of}}}[1m]) / on (pod) shortener_cpu_limit_cores{{{of}}}"),
+                format!(
+                    "rate(shortener_cpu_seconds_total{{{of}}}[$__rate_interval]) / on (pod) shortener_cpu_limit_cores{{{of}}}"
+                ),
             )],
         ),
         (
@@ -125,7 +129,7 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
         })
     });
     json!({
-        "uid": format!("shortener-{namespace}-{name}").chars().take(40).collect::<String>(),
+        "uid": uid(namespace, name),
         "title": format!("Shortener {namespace}/{name}"),
         "tags": ["shortener"],
         "schemaVersion": 39,
@@ -134,4 +138,9 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
         "templating": {"list": [{"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"}]},
         "panels": panels.collect::<Vec<_>>(),
     })
+}
+
+/// Grafana takes 40 characters. Cut off, the names of two clusters could be one.
+fn uid(namespace: &str, name: &str) -> String {
+    format!("shortener-{}", hash(&json!([namespace, name])))
 }

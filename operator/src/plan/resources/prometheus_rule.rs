@@ -60,8 +60,10 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
     let nodes = format!(r#"namespace="{namespace}",shortener_dev_cluster="{name}""#);
     let operator = format!(r#"cluster_namespace="{namespace}",cluster="{name}""#);
     let target = match &cluster.replicas {
-        Replicas::Builtin(autoscaling) | Replicas::Hpa(autoscaling, _) => autoscaling.target_latency,
-        Replicas::Fixed(_) | Replicas::External(_) => TargetLatency::default(),
+        Replicas::Builtin(autoscaling) | Replicas::Hpa(autoscaling, _) | Replicas::External(autoscaling, _) => {
+            autoscaling.target_latency
+        }
+        Replicas::Fixed(_) => TargetLatency::default(),
     };
     let target_s = f64::from(target.milliseconds) / 1_000.0;
     let budget = 1.0 - f64::from(i32::from(target.percentile)) / 100.0;
@@ -73,6 +75,8 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
              and sum(rate(shortener_redirect_duration_seconds_count{{{nodes},stage=\"total\"}}[{window}])) > 1"
         )
     };
+    // A rate takes two scrapes, and the third may be late.
+    let short = format!("{}s", (3 * cluster.monitoring.interval_seconds).max(300));
     let burn = |burns: f64, long: &str, short: &str| format!("({}) and ({})", slow(burns, long), slow(burns, short));
     // A series that begins above nothing has no increase.
     let happened = |metric: &str| {
@@ -85,7 +89,7 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
     let of_latency = [
         Alert {
             name: "ShortenerLatencyBurnsFast",
-            expr: burn(FAST, "1h", "5m"),
+            expr: burn(FAST, "1h", &short),
             minutes: 2,
             severity: "critical",
             summary: "So many redirects are slower than the target that a month's budget for that is gone in two days.",
@@ -104,7 +108,7 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
         Alert {
             name: "ShortenerErrors",
             expr: format!(
-                "sum(rate(shortener_http_requests_total{{{nodes},status=~\"5..\"}}[5m])) / sum(rate(shortener_http_requests_total{{{nodes}}}[5m])) > 0.01"
+                "sum(rate(shortener_http_requests_total{{{nodes},status=~\"5..\"}}[{short}])) / sum(rate(shortener_http_requests_total{{{nodes}}}[{short}])) > 0.01"
             ),
             minutes: 5,
             severity: "critical",
