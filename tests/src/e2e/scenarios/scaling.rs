@@ -23,8 +23,8 @@ const CPU_LIMIT: u32 = 65;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
 const TARGET_MS: u64 = 50;
-/// Redirects a second before and after the step.
-const LOAD: u32 = 120;
+/// Redirects a second before and after the step: what the fewest nodes can take, and no more.
+const LOAD: u32 = 90;
 const STEP: u32 = 6;
 /// What a client counts as one moment when it judges a percentile.
 const MOMENT_S: i64 = 15;
