@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
-use shortener_crds::cluster::{DeletionPolicy, LivePod, NODES_MAX};
+use shortener_crds::cluster::{Autoscaling, DeletionPolicy, LivePod, NODES_MAX};
 use shortener_crds::conditions::Reason;
 use shortener_crds::ids::allocate::PodUid;
 use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
@@ -224,8 +224,8 @@ fn plan_valid(
         let desired = build_all(cluster, &inputs)?;
         plan.delete = unwanted(cluster, &observed.owned, &desired);
         plan.apply = desired.into_iter().filter(|desired| !is_there(desired, &observed.owned)).collect();
-        let is_resized = plan.apply.iter().any(|desired| desired.kind == Kind::Deployment);
-        plan.hand_over = size.filter(|_| is_resized && replicas.is_none());
+        let is_applied = plan.apply.iter().any(|desired| desired.kind == Kind::Deployment);
+        plan.hand_over = size.filter(|_| is_applied && replicas.is_none());
         plan.scale = replicas.filter(|_| matches!(cluster.replicas, Replicas::Hpa(_, None)));
         plan.events.extend(decided.as_ref().and_then(|decided| scaled(size, decided)));
         plan.decided = decided;
@@ -330,18 +330,19 @@ fn replicas(cluster: &ValidatedCluster, size: Option<i32>, decided: Option<&Deci
         Replicas::Fixed(replicas) => Some(*replicas),
         // Before anything is measured the fleet stays as it is, or begins with what is to be there without measurements.
         Replicas::Builtin(autoscaling) => Some(decided.map_or_else(
-            || {
-                let least = autoscaling.fallback_replicas.unwrap_or(autoscaling.min_replicas);
-                size.unwrap_or(least).clamp(autoscaling.min_replicas, autoscaling.max_replicas)
-            },
+            || undecided(autoscaling, size, autoscaling.fallback_replicas.unwrap_or(autoscaling.min_replicas)),
             |decided| decided.decision.replicas,
         )),
-        Replicas::Hpa(autoscaling, replicas) => Some(replicas.unwrap_or_else(|| {
-            let least = autoscaling.min_replicas;
-            size.unwrap_or(least).clamp(least, autoscaling.max_replicas)
-        })),
+        Replicas::Hpa(autoscaling, replicas) => {
+            Some(replicas.unwrap_or_else(|| undecided(autoscaling, size, autoscaling.min_replicas)))
+        }
         Replicas::External(_, replicas) => *replicas,
     }
+}
+
+/// The size as it is, or the first one, within the limits.
+fn undecided(autoscaling: &Autoscaling, size: Option<i32>, first: i32) -> i32 {
+    size.unwrap_or(first).clamp(autoscaling.min_replicas, autoscaling.max_replicas)
 }
 
 /// Whether an object is there as it is wanted.

@@ -8,9 +8,6 @@ PATH="$PATH:/usr/sbin:/sbin"
 if ! command -v wrk >/dev/null || ! command -v nginx >/dev/null; then
   had_nginx="$(command -v nginx || true)"
   install_packages wrk nginx-light
-  # Debian starts it as a service as well.
-  if [ -z "$had_nginx" ] && command -v systemctl >/dev/null; then
-    systemctl disable --now nginx.service >&2 2>/dev/null || true
-  fi
+  [ -n "$had_nginx" ] || disable_service nginx.service
 fi
 command -v wrk nginx

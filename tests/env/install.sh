@@ -19,3 +19,10 @@ install_packages() {
     return 1
   fi
 }
+
+# disable_service NAME…: what Debian starts as a service with a package that was just installed. The tests start their own.
+disable_service() {
+  if command -v systemctl >/dev/null; then
+    systemctl disable --now "$@" >&2 2>/dev/null || true
+  fi
+}

@@ -23,10 +23,7 @@ done
 [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
 if [ "${#missing[@]}" -gt 0 ]; then
   install_packages "${missing[@]}"
-  # Debian starts it as a service as well. The tests start their own.
-  if [[ " ${missing[*]} " == *" docker.io "* ]] && command -v systemctl >/dev/null; then
-    systemctl disable --now docker.service docker.socket >&2 2>/dev/null || true
-  fi
+  [[ " ${missing[*]} " != *" docker.io "* ]] || disable_service docker.service docker.socket
 fi
 
 kubernetes="$(./kubernetes.sh)"

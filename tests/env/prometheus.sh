@@ -5,9 +5,6 @@ set -euo pipefail
 
 if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then
   install_packages prometheus
-  # Debian starts it as a service as well. The tests start their own servers on ports of their own.
-  if command -v systemctl >/dev/null; then
-    systemctl disable --now prometheus >&2 2>/dev/null || true
-  fi
+  disable_service prometheus
 fi
 command -v prometheus

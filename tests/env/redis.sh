@@ -5,9 +5,6 @@ set -euo pipefail
 
 if ! command -v redis-server >/dev/null || ! command -v redis-cli >/dev/null; then
   install_packages redis-server
-  # Debian starts it as a service as well. The tests start their own servers on ports of their own.
-  if command -v systemctl >/dev/null; then
-    systemctl disable --now redis-server >&2 2>/dev/null || true
-  fi
+  disable_service redis-server
 fi
 command -v redis-server

@@ -14,7 +14,7 @@ use crate::server_process::wait_until;
 /// Above every deadline of the node, so that a hang is the node's failure and not the client's impatience.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection is kept that is not in use. A node closes one after 30 s, and a request that is sent at that moment is lost.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a node may take to reach its servers, or to notice that it does not, on a busy machine.
 const HEALTH_DEADLINE: Duration = Duration::from_mins(1);
 

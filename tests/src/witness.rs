@@ -13,12 +13,12 @@ use shortener_node::ambient::{Clock, random};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::client::POOL_IDLE_TIMEOUT;
+
 /// A request that is not answered by then has failed.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a create that failed waits for its second attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// How long a connection is kept that is not in use: for less than nodes keep theirs.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What of a URL stands for something else in each request.
 const RANDOM: &str = "{random}";
 
@@ -138,7 +138,7 @@ async fn outcome(client: &reqwest::Client, ask: &Ask, number: u32) -> Outcome {
 }
 
 /// Of the characters that codes have; too many of them to be one of ours.
-fn random_code() -> String {
+pub fn random_code() -> String {
     hex::encode(random::<4>())
 }
 

@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use shortener_node::ambient::{Clock, random};
+use shortener_node::ambient::Clock;
 use tokio::time::sleep;
 
 use crate::e2e::load::Load;
 use crate::e2e::world::World;
 use crate::server_process::wait_until;
-use crate::witness::Ask;
+use crate::witness::{Ask, random_code};
 
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 const AWAY: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ pub async fn run(world: &World) -> Result<String> {
     let took = clock.monotonic().saturating_sub(back);
     // Only the store knows that there is no such link.
     wait_until("what is in no cache is read again", BACK_WITHIN.saturating_sub(took), async || {
-        Ok(client.get(&format!("/{}", hex::encode(random::<4>()))).await?.status == 404)
+        Ok(client.get(&format!("/{}", random_code())).await?.status == 404)
     })
     .await?;
     let read = clock.monotonic().saturating_sub(back);
