@@ -53,7 +53,7 @@ pub async fn serve(
     server.accept_until(shutdown.cancelled()).await;
     server.says_goodbye.store(true, Ordering::Relaxed);
     let ended = tokio::time::timeout(drain, async {
-        server.accept_until(server.left_alone(connections_max, farewell)).await;
+        server.accept_until(server.left_alone(farewell)).await;
         let Server { listener, graceful, .. } = server;
         drop(listener);
         graceful.shutdown().await;
@@ -88,10 +88,9 @@ impl Server {
     }
 
     /// Resolves when every connection is closed, and after `farewell` at the latest.
-    async fn left_alone(&self, connections_max: usize, farewell: Duration) {
+    async fn left_alone(&self, farewell: Duration) {
         let closed = async {
-            // Who waits for the next connection holds a permit for it.
-            while self.connections.available_permits() + 1 < connections_max {
+            while self.graceful.count() > 0 {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
