@@ -116,6 +116,12 @@ fn expression(settings: &Autoscaling, prometheus: &Prometheus, nodes: Nodes<'_>)
              (rate(shortener_redirect_duration_seconds_bucket{{stage=\"total\",{of}}}[{seconds}s])))"
         )
     };
+    let cpu = |seconds: i32| {
+        format!(
+            "avg(max by (pod) (rate(shortener_cpu_seconds_total{{{of}}}[{seconds}s])) \
+             / max by (pod) (shortener_cpu_limit_cores{{{of}}}))"
+        )
+    };
     let old = nodes.scraped_every * SCRAPES_MISSED;
     let figures = [
         (
@@ -132,13 +138,8 @@ fn expression(settings: &Autoscaling, prometheus: &Prometheus, nodes: Nodes<'_>)
                 "sum by (stage) (rate(shortener_redirect_duration_seconds_sum{{stage!=\"total\",{of}}}[{window}s]))"
             ),
         ),
-        (
-            "cpu",
-            format!(
-                "avg(max by (pod) (rate(shortener_cpu_seconds_total{{{of}}}[{window}s])) \
-                 / max by (pod) (shortener_cpu_limit_cores{{{of}}}))"
-            ),
-        ),
+        ("cpu", cpu(window)),
+        ("recent_cpu", cpu(recent)),
         (
             "in_flight",
             format!(
@@ -229,6 +230,7 @@ fn sample_of(data: &Data, nodes: Nodes<'_>) -> Result<Sample, Unavailable> {
         cache,
         store,
         utilization: cpu,
+        recent_utilization: figure("recent_cpu"),
     };
     // Who waits for a back end fills no node.
     let busy = in_flight * sample.local_share();
@@ -259,7 +261,7 @@ mod tests {
         sample_of(&data, Nodes { namespace: "links", pods: &pods, scraped_every: 15 })
     }
 
-    const ALL: [(&str, &str, &str); 10] = [
+    const ALL: [(&str, &str, &str); 11] = [
         ("redirects", "", "6000"),
         ("latency", "", "0.12"),
         ("recent_latency", "", "0.1"),
@@ -267,6 +269,7 @@ mod tests {
         ("time", "cache", "0.05"),
         ("time", "store", "0.2"),
         ("cpu", "", "0.5"),
+        ("recent_cpu", "", "0.7"),
         ("in_flight", "", "0.9"),
         ("nodes", "", "2"),
         ("fresh", "", "2"),
@@ -296,6 +299,8 @@ mod tests {
         );
         assert!((sample.local_share() - 0.75).abs() < 1e-9);
         assert!((sample.utilization - 0.675).abs() < 1e-9, "{}", sample.utilization);
+        assert_eq!(sample.recent_utilization, Some(0.7));
+        assert_eq!(read_with("recent_cpu", None).unwrap().recent_utilization, None);
     }
 
     #[test]
@@ -335,6 +340,7 @@ mod tests {
         for name in ["cpu", "in_flight"] {
             assert!(read_with(name, Some("NaN")).unwrap().utilization.is_nan(), "{name}");
         }
+        assert!(read_with("recent_cpu", Some("NaN")).unwrap().recent_utilization.is_some_and(f64::is_nan));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! - otherwise how full they are decides, but nothing shrinks while latency is near its target by the nodes' own doing.
 //!
 //! Latency counts as over the target only if it is so in a short window as well as in the whole one: else what is over already would be
-//! answered once more, for as long as the whole window remembers it.
+//! answered once more, for as long as the whole window remembers it. Nodes count as full if they are so in either: a load that came just
+//! now must not wait for the window.
 //!
 //! Without measurements nothing shrinks. A wish is then held to its limits and paces.
 
@@ -56,6 +57,8 @@ pub struct Sample {
     pub store: f64,
     /// How full the nodes are on average, of 1: of their CPU, or of the requests that they take at once.
     pub utilization: f64,
+    /// The same in the last part of the window; none when that is too short for what was scraped.
+    pub recent_utilization: Option<f64>,
 }
 
 impl Sample {
@@ -65,11 +68,18 @@ impl Sample {
         if whole > 0.0 { self.local / whole } else { 1.0 }
     }
 
+    /// How full the nodes are, by whichever part of the window has them fuller. A load that came just now must not wait until the whole
+    /// window knows it: nodes at their CPU limit are late with requests that they have not seen yet, so no latency tells of it.
+    fn fill(&self) -> f64 {
+        self.recent_utilization.map_or(self.utilization, |recent| recent.max(self.utilization))
+    }
+
     /// Whether it says anything: division by nothing makes what is no number, and that must not be taken for an idle fleet.
     fn makes_sense(&self) -> bool {
-        let Self { redirects, latency_ms, recent_latency_ms, local, cache, store, utilization } = *self;
-        let latencies = [latency_ms, recent_latency_ms].into_iter().flatten();
-        let all = [redirects, local, cache, store, utilization].into_iter().chain(latencies);
+        let Self { redirects, latency_ms, recent_latency_ms, local, cache, store, utilization, recent_utilization } =
+            *self;
+        let perhaps = [latency_ms, recent_latency_ms, recent_utilization].into_iter().flatten();
+        let all = [redirects, local, cache, store, utilization].into_iter().chain(perhaps);
         all.into_iter().all(|figure| figure.is_finite() && figure >= 0.0)
             && (redirects < REDIRECTS_MIN || latency_ms.is_some())
     }
@@ -237,10 +247,11 @@ fn wish(settings: &Autoscaling, warm: i32, size: i32, sample: &Sample) -> Wish {
     if warm == 0 {
         return Wish { nodes: size, why: "no node is warm yet".to_owned(), bound: fast };
     }
-    let filled_nodes = f64::from(warm) * sample.utilization / share(settings.target_utilization_percent);
+    let fill = sample.fill();
+    let filled_nodes = f64::from(warm) * fill / share(settings.target_utilization_percent);
     let by_fill = ceil(filled_nodes);
     let said = format!("p{percentile} is {:.0} ms of {target:.0} ms", latency.unwrap_or_default());
-    let filled = format!("nodes are {:.0} % full", sample.utilization * 100.0);
+    let filled = format!("nodes are {:.0} % full", fill * 100.0);
     let local = sample.local_share();
     if is_slow && local >= LOCAL_SHARE {
         let times = (latency.unwrap_or_default() / target).min(GROWTH_MAX);
@@ -252,7 +263,7 @@ fn wish(settings: &Autoscaling, warm: i32, size: i32, sample: &Sample) -> Wish {
             bound: fast,
         };
     }
-    if is_slow && sample.utilization < ROOMY {
+    if is_slow && fill < ROOMY {
         let (reason, what) = match sample.store >= sample.cache {
             true => (Reason::StoreSlow, "TiKV"),
             false => (Reason::CacheSlow, "Redis"),
@@ -356,7 +367,7 @@ fn status(sample: Option<&Sample>, wish: &Wish, active: &Verdict) -> Autoscaling
     AutoscalingStatus {
         latency: sample.and_then(|sample| sample.latency_ms).map(|latency| format!("{latency:.0}ms")),
         local_percent: sample.map(|sample| percent(sample.local_share())),
-        utilization_percent: sample.map(|sample| percent(sample.utilization)),
+        utilization_percent: sample.map(|sample| percent(sample.fill())),
         wanted_replicas: Some(wish.nodes),
         reason: Some(if active.status == Some(true) { wish.why.clone() } else { active.message.clone() }),
     }
@@ -402,6 +413,7 @@ mod tests {
             cache: 0.0,
             store: 1.0 - local,
             utilization,
+            recent_utilization: Some(utilization),
         }
     }
 
@@ -511,9 +523,19 @@ mod tests {
             recent in prop_oneof![Just(None), (0.0..1e5).prop_map(Some)],
             times in [0.0..1e3, 0.0..1e3, 0.0..1e3],
             utilization in prop_oneof![0.0..2.0, Just(f64::NAN), Just(f64::INFINITY)],
+            recent_utilization in prop_oneof![Just(None), Just(Some(f64::NAN)), (0.0..2.0).prop_map(Some)],
         ) -> Result<Sample, Unavailable> {
             let [local, cache, store] = times;
-            let sample = Sample { redirects, latency_ms: latency, recent_latency_ms: recent, local, cache, store, utilization };
+            let sample = Sample {
+                redirects,
+                latency_ms: latency,
+                recent_latency_ms: recent,
+                local,
+                cache,
+                store,
+                utilization,
+                recent_utilization,
+            };
             if is_there { Ok(sample) } else { Err(Unavailable("away".to_owned())) }
         }
     }

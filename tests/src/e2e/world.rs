@@ -311,8 +311,13 @@ impl World {
 
     /// The nodes' Service, as pods reach it.
     pub async fn service_url(&self) -> Result<String> {
+        self.url_of_service("main").await
+    }
+
+    /// A Service, as pods reach it.
+    pub async fn url_of_service(&self, name: &str) -> Result<String> {
         let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let address = services.get("main").await?.spec.and_then(|spec| spec.cluster_ip);
+        let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip);
         // No name: a connection for each request would look it up each time.
         Ok(format!("http://{}", address.context("a Service has an address")?))
     }

@@ -22,9 +22,11 @@ const STARTS_IN: u64 = 5;
 const QUEUE_S: f64 = 2.0;
 /// The operator decides so often, by what Prometheus has scraped so often.
 const EVERY: u64 = 15;
-/// The parts of the window.
+/// The window.
 const WINDOW: usize = 60;
+/// Its last part, by what Prometheus scrapes each 15 s, as by default, and each 5 s.
 const RECENT: usize = 40;
+const RECENT_OF_MANY: usize = 15;
 
 pub(super) fn settings(patch: &serde_json::Value) -> Autoscaling {
     let mut all = json!({"minReplicas": 2, "maxReplicas": 30, "prometheus": {"url": "http://prometheus:9090"}});
@@ -41,6 +43,8 @@ struct Weather {
     store_ms: f64,
     /// Whether Prometheus can be asked.
     is_measured: bool,
+    /// Whether requests wait before a node sees them, as at a CPU limit: no latency that it reports tells of that.
+    waits_unseen: bool,
 }
 
 /// A second that is over.
@@ -51,6 +55,7 @@ struct Second {
     local_s: f64,
     store_s: f64,
     utilization: f64,
+    told_p99_ms: f64,
 }
 
 struct Fleet {
@@ -58,6 +63,8 @@ struct Fleet {
     pods: Vec<u64>,
     waiting: f64,
     seconds: VecDeque<Second>,
+    /// The last part of the window.
+    recent: usize,
 }
 
 impl Fleet {
@@ -79,9 +86,11 @@ impl Fleet {
         let queued_ms = self.waiting / rate * 1_000.0;
         let random_ms = 100_f64.ln() / (NODE_RATE * (1.0 - utilization.min(0.999))) * 1_000.0;
         let mean_local_s = (queued_ms + random_ms / 100_f64.ln()) / 1_000.0;
+        let p99_ms = queued_ms + random_ms.min(1_000.0) + weather.store_ms;
         self.seconds.push_back(Second {
             answered,
-            p99_ms: queued_ms + random_ms.min(1_000.0) + weather.store_ms,
+            p99_ms,
+            told_p99_ms: if weather.waits_unseen { 0.0 } else { p99_ms },
             local_s: answered * mean_local_s,
             store_s: answered * weather.store_ms / 1_000.0,
             utilization,
@@ -91,18 +100,18 @@ impl Fleet {
         }
     }
 
-    /// The percentile over the last so many seconds: what 99 % of all that were answered in them stayed below, where a second's answers
+    /// The percentile that nodes tell over the last so many seconds: what 99 % of all that were answered in them stayed below, where a second's answers
     /// all took what its slowest did.
     fn p99_ms(&self, seconds: usize) -> f64 {
         let mut last: Vec<_> = self.seconds.iter().rev().take(seconds).collect();
-        last.sort_by(|one, other| other.p99_ms.total_cmp(&one.p99_ms));
+        last.sort_by(|one, other| other.told_p99_ms.total_cmp(&one.told_p99_ms));
         let slow = last.iter().map(|second| second.answered).sum::<f64>() * 0.01;
         let mut seen = 0.0;
         let found = last.iter().find(|second| {
             seen += second.answered;
             seen >= slow
         });
-        found.map_or(0.0, |second| second.p99_ms)
+        found.map_or(0.0, |second| second.told_p99_ms)
     }
 
     fn sample(&self) -> Sample {
@@ -111,11 +120,15 @@ impl Fleet {
         Sample {
             redirects: sum(|second| second.answered),
             latency_ms: Some(self.p99_ms(WINDOW)),
-            recent_latency_ms: Some(self.p99_ms(RECENT)),
+            recent_latency_ms: Some(self.p99_ms(self.recent)),
             local: sum(|second| second.local_s) / length,
             cache: 0.0,
             store: sum(|second| second.store_s) / length,
             utilization: sum(|second| second.utilization) / length,
+            recent_utilization: Some(
+                self.seconds.iter().rev().take(self.recent).map(|second| second.utilization).sum::<f64>()
+                    / self.recent as f64,
+            ),
         }
     }
 }
@@ -141,8 +154,18 @@ impl Run {
 }
 
 fn run(settings: &Autoscaling, begins_with: i32, seconds: u64, weather: impl Fn(u64) -> Weather) -> Run {
+    run_scraped(RECENT, settings, begins_with, seconds, weather)
+}
+
+fn run_scraped(
+    recent: usize,
+    settings: &Autoscaling,
+    begins_with: i32,
+    seconds: u64,
+    weather: impl Fn(u64) -> Weather,
+) -> Run {
     // The pods have been there for long, and the operator too.
-    let mut fleet = Fleet { pods: vec![0; begins_with as usize], waiting: 0.0, seconds: VecDeque::new() };
+    let mut fleet = Fleet { pods: vec![0; begins_with as usize], waiting: 0.0, seconds: VecDeque::new(), recent };
     let begin = 1_000;
     let mut history = History::beginning(Duration::ZERO);
     let mut seen = Run { p99_ms: Vec::new(), sizes: Vec::new(), bound_at: None };
@@ -175,7 +198,7 @@ fn run(settings: &Autoscaling, begins_with: i32, seconds: u64, weather: impl Fn(
 }
 
 fn fair(load: f64) -> Weather {
-    Weather { load, store_ms: 0.0, is_measured: true }
+    Weather { load, store_ms: 0.0, is_measured: true, waits_unseen: false }
 }
 
 /// So many nodes as a load takes at 60 % of what they can.
@@ -194,6 +217,32 @@ fn six_times_the_load_is_back_under_the_target_within_two_minutes_with_no_more_t
         // Within the tolerance a size is left alone.
         assert!(seen.last_size() <= filled(load * 6.0) * 11 / 10, "load {load}: {} nodes in the end", seen.last_size());
     }
+}
+
+#[test]
+fn a_load_that_no_latency_tells_of_is_back_under_the_target_within_two_minutes_as_well() {
+    // Not from 0.6 on: such a fleet at its limit grows thrice until it is large enough, and each time its new nodes are to be warm.
+    for fill in [0.4, 0.45, 0.5, 0.55] {
+        for after in 0..EVERY {
+            let load = 2.0 * NODE_RATE * fill;
+            let unseen = |load: f64| Weather { waits_unseen: true, ..fair(load) };
+            let step = 100 + after;
+            let seen = run_scraped(RECENT_OF_MANY, &settings(&json!({})), 2, 1_800, |second| {
+                unseen(if second < step { load } else { load * 6.0 })
+            });
+            let late = seen.p99_ms.iter().skip(step as usize + 120).fold(0_f64, |worst, p99| worst.max(*p99));
+
+            assert!(late <= 100.0, "{fill} full, {after} s after: {late} ms, sizes {:?}", changes(&seen.sizes));
+            assert!(seen.reversals() <= 1, "{fill} full: sizes {:?}", changes(&seen.sizes));
+        }
+    }
+}
+
+/// When sizes change, and to what.
+fn changes(sizes: &[i32]) -> Vec<(usize, i32)> {
+    let mut each: Vec<_> = sizes.iter().copied().enumerate().collect();
+    each.dedup_by_key(|(_, size)| *size);
+    each
 }
 
 #[test]

@@ -7,9 +7,13 @@ use serde_json::Value;
 use shortener_node::ambient::Clock;
 
 use crate::e2e::kind::IMAGE;
+use crate::e2e::load::Load;
 use crate::e2e::world::{OPERATOR_NAMESPACE, World};
+use crate::witness::Ask;
 
 const READY_WITHIN: Duration = Duration::from_mins(1);
+const FRESH: u32 = 100;
+const CREATES: u32 = 10;
 const TARGET: &str = "https://www.example.com/a/long/page";
 
 pub async fn run(world: &World) -> Result<String> {
@@ -18,6 +22,10 @@ pub async fn run(world: &World) -> Result<String> {
     world.apply(&Value::Object(serde_json::Map::new())).await?;
     let ready = clock.monotonic();
     ensure!(ready <= READY_WITHIN, "Ready after {ready:?}");
+    // From the first moment on.
+    let created =
+        Load::start(world, Ask::Create(format!("{}/api/v1/urls", world.service_url().await?)), CREATES).await?;
+    let fresh = Load::start(world, Ask::Fresh(vec![world.link().await?]), FRESH).await?;
     let in_system = format!("--namespace={OPERATOR_NAMESPACE}");
     world.kubernetes().helm(&["test", "shortener", &in_system]).await?;
 
@@ -35,9 +43,15 @@ pub async fn run(world: &World) -> Result<String> {
         let followed = node.client()?.get(&format!("/{code}")).await?;
         ensure!(followed.header("location") == Some(TARGET), "{}", followed.status);
     }
+
+    let (created, fresh) = (created.stop(world).await?, fresh.stop(world).await?);
+    created.expect_only("creates", &["201"], 10)?;
+    fresh.expect_only("redirects", &["302"], 100)?;
     Ok(format!(
-        "Ready {:.0} s after `helm install` began; followed through each of {} pods",
+        "Ready {:.0} s after `helm install` began; followed through each of {} pods; 0 failed of {} redirects and {} creates beside it",
         ready.as_secs_f64(),
-        pods.len()
+        pods.len(),
+        fresh.total(),
+        created.total(),
     ))
 }
