@@ -13,9 +13,19 @@ pub fn command(program: &str, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// What `cargo run` tells the program that it runs about its package. A cargo that is told as well takes it for a change: build scripts
+/// that look at their own package run again, and with `ring` half of the dependencies would be compiled anew by every second command.
+const OF_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// Cargo at the workspace's root; its own messages go to standard error as always.
 pub fn cargo(arguments: &[&str]) -> Result<Command> {
-    command("cargo", arguments)
+    let mut cargo = command("cargo", arguments)?;
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_PACKAGE.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(name);
+        }
+    }
+    Ok(cargo)
 }
 
 /// Runs a command to its end; anything but success is an error that names it.

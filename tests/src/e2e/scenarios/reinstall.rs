@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::e2e::kind::IMAGE;
 use crate::e2e::load::Load;
+use crate::e2e::record::Record;
 use crate::e2e::world::{OPERATOR_NAMESPACE, PATIENCE, World};
 use crate::server_process::wait_until;
 use crate::witness::{Ask, second};
@@ -59,15 +60,12 @@ pub async fn run(world: &World) -> Result<String> {
     ensure!(created.twice() == 0, "{} codes were given out twice", created.twice());
     let lost = world.lost(created.created()).await?;
     ensure!(lost.is_empty(), "{} links are lost: {:?}", lost.len(), lost.first());
-    let made = |from, to| created.between(from, to).created().count();
+    let around = |load: &Record| load.between(0, going).and(load.between(back, i64::MAX));
     Ok(format!(
-        "{} links made before and {} afterwards are there, no code twice; blocks from {lowest} on, the next was {highest}; 0 failed of {} requests before and after",
-        made(0, back),
-        made(back, i64::MAX),
-        [&kept, &created]
-            .map(|load| load.between(0, going).total() + load.between(back, i64::MAX).total())
-            .iter()
-            .sum::<u64>(),
+        "all of {} links made before, meanwhile and afterwards are there, no code twice; blocks from {lowest} on, the next was {highest}; \
+         0 failed of {} requests before and after",
+        created.created().count(),
+        around(&kept).total() + around(&created).total(),
     ))
 }
 
