@@ -29,7 +29,7 @@ pub enum Ask {
     Kept(Vec<String>),
     /// The same on a new connection each time.
     Fresh(Vec<String>),
-    /// Makes links, each with an `Idempotency-Key`, on connections that are kept. A failed one is sent once more with its key, two seconds later.
+    /// Makes links at this service, each with an `Idempotency-Key`, on connections that are kept. A failed one is sent once more with its key, two seconds later.
     Create(String),
 }
 
@@ -124,14 +124,15 @@ async fn outcome(client: &reqwest::Client, ask: &Ask, number: u32) -> Outcome {
             let answer = client.get(url).header("X-Forwarded-For", address).send().await;
             Outcome { said: told(answer.map(|answer| answer.status())), created: None }
         }
-        Ask::Create(url) => {
+        Ask::Create(service) => {
+            let url = format!("{service}/api/v1/urls");
             let key = format!("{:032x}", u128::from_be_bytes(random()));
-            let first = create(client, url, &key).await;
+            let first = create(client, &url, &key).await;
             if first.created.is_some() {
                 return first;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
-            let second = create(client, url, &key).await;
+            let second = create(client, &url, &key).await;
             Outcome { said: format!("{} after {}", second.said, first.said), ..second }
         }
     }

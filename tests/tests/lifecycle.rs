@@ -173,11 +173,22 @@ async fn ask_on(stream: &mut TcpStream) -> Result<String> {
     Ok(String::from_utf8_lossy(&head).to_lowercase())
 }
 
+/// Asks until an answer says that the connection will be closed. Idle for most of the time: a node that closes it without a word nearly
+/// always does so between two requests.
+async fn until_told_to_close(stream: &mut TcpStream) -> Result<()> {
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let answer = ask_on(stream).await?;
+        ensure!(answer.starts_with("http/1.1 200 "), "a request was lost: {answer:?}");
+        if answer.contains("connection: close") {
+            return Ok(());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_in_use_is_told_to_close_before_a_node_that_stops_closes_it() -> Result<()> {
-    // Idle for most of the time: a node that closes it without a word nearly always does so between two requests. Several
-    // times, because a node's tasks do not always run in the same order.
-    const PAUSE: Duration = Duration::from_millis(50);
+    // Several times, because a node's tasks do not always run in the same order.
     for _ in 0..8 {
         let mut node = Node::start().await?;
         let address = node.base_url().strip_prefix("http://").context("a node speaks HTTP")?.to_owned();
@@ -185,17 +196,7 @@ async fn a_connection_in_use_is_told_to_close_before_a_node_that_stops_closes_it
         let answer = ask_on(&mut stream).await?;
         ensure!(answer.starts_with("http/1.1 200 ") && !answer.contains("connection: close"), "answered with {answer}");
         node.terminate()?;
-        let goodbye = async {
-            loop {
-                sleep(PAUSE).await;
-                let answer = ask_on(&mut stream).await?;
-                ensure!(answer.starts_with("http/1.1 200 "), "a request was lost: {answer:?}");
-                if answer.contains("connection: close") {
-                    return Ok(());
-                }
-            }
-        };
-        timeout(LOAD_DEADLINE, goodbye).await.context("it never says goodbye")??;
+        timeout(LOAD_DEADLINE, until_told_to_close(&mut stream)).await.context("it never says goodbye")??;
         let status = node.wait_for_exit().await?;
         ensure!(status.success(), "exited with {status}:\n{}", node.log());
     }

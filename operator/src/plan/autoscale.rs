@@ -57,7 +57,7 @@ pub struct Sample {
     pub store: f64,
     /// How full the nodes are on average, of 1: of their CPU, or of the requests that they take at once.
     pub utilization: f64,
-    /// The same in the last part of the window; none when that is too short for what was scraped.
+    /// How full their CPU was in the last part of the window; none when that is too short for what was scraped.
     pub recent_utilization: Option<f64>,
 }
 

@@ -20,7 +20,7 @@ impl Load {
         let (what, urls) = match ask {
             Ask::Kept(urls) => ("kept", urls),
             Ask::Fresh(urls) => ("fresh", urls),
-            Ask::Create(url) => ("create", vec![url]),
+            Ask::Create(service) => ("create", vec![service]),
         };
         let pod = fresh_name("load");
         let mut arguments = vec!["load".to_owned(), format!("--per-second={per_second}"), format!("--ask={what}")];

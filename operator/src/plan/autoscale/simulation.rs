@@ -63,8 +63,6 @@ struct Fleet {
     pods: Vec<u64>,
     waiting: f64,
     seconds: VecDeque<Second>,
-    /// The last part of the window.
-    recent: usize,
 }
 
 impl Fleet {
@@ -100,9 +98,9 @@ impl Fleet {
         }
     }
 
-    /// The percentile that nodes tell over the last so many seconds: what 99 % of all that were answered in them stayed below, where a second's answers
-    /// all took what its slowest did.
-    fn p99_ms(&self, seconds: usize) -> f64 {
+    /// The percentile that nodes tell over the last so many seconds: what 99 % of all that were answered in them stayed below, where a
+    /// second's answers all took what its slowest did.
+    fn told_p99_ms(&self, seconds: usize) -> f64 {
         let mut last: Vec<_> = self.seconds.iter().rev().take(seconds).collect();
         last.sort_by(|one, other| other.told_p99_ms.total_cmp(&one.told_p99_ms));
         let slow = last.iter().map(|second| second.answered).sum::<f64>() * 0.01;
@@ -114,20 +112,20 @@ impl Fleet {
         found.map_or(0.0, |second| second.told_p99_ms)
     }
 
-    fn sample(&self) -> Sample {
+    /// What is measured, with so many seconds as the last part of the window.
+    fn sample(&self, recent: usize) -> Sample {
         let sum = |of: fn(&Second) -> f64| self.seconds.iter().map(of).sum::<f64>();
         let length = self.seconds.len() as f64;
         Sample {
             redirects: sum(|second| second.answered),
-            latency_ms: Some(self.p99_ms(WINDOW)),
-            recent_latency_ms: Some(self.p99_ms(self.recent)),
+            latency_ms: Some(self.told_p99_ms(WINDOW)),
+            recent_latency_ms: Some(self.told_p99_ms(recent)),
             local: sum(|second| second.local_s) / length,
             cache: 0.0,
             store: sum(|second| second.store_s) / length,
             utilization: sum(|second| second.utilization) / length,
             recent_utilization: Some(
-                self.seconds.iter().rev().take(self.recent).map(|second| second.utilization).sum::<f64>()
-                    / self.recent as f64,
+                self.seconds.iter().rev().take(recent).map(|second| second.utilization).sum::<f64>() / recent as f64,
             ),
         }
     }
@@ -148,6 +146,13 @@ impl Run {
         steps.windows(2).filter(|pair| pair[0] != pair[1]).count()
     }
 
+    /// When the size changed, and to what.
+    fn changes(&self) -> Vec<(usize, i32)> {
+        let mut each: Vec<_> = self.sizes.iter().copied().enumerate().collect();
+        each.dedup_by_key(|(_, size)| *size);
+        each
+    }
+
     fn last_size(&self) -> i32 {
         *self.sizes.last().unwrap()
     }
@@ -165,7 +170,7 @@ fn run_scraped(
     weather: impl Fn(u64) -> Weather,
 ) -> Run {
     // The pods have been there for long, and the operator too.
-    let mut fleet = Fleet { pods: vec![0; begins_with as usize], waiting: 0.0, seconds: VecDeque::new(), recent };
+    let mut fleet = Fleet { pods: vec![0; begins_with as usize], waiting: 0.0, seconds: VecDeque::new() };
     let begin = 1_000;
     let mut history = History::beginning(Duration::ZERO);
     let mut seen = Run { p99_ms: Vec::new(), sizes: Vec::new(), bound_at: None };
@@ -183,7 +188,8 @@ fn run_scraped(
                 capacity: 1_600,
                 scarce: Reason::OutOfWorkers,
             };
-            let measured = if weather.is_measured { Ok(fleet.sample()) } else { Err(Unavailable("away".to_owned())) };
+            let measured =
+                if weather.is_measured { Ok(fleet.sample(recent)) } else { Err(Unavailable("away".to_owned())) };
             let (decision, after) = decide(settings, there, &measured, &history, Duration::from_secs(now));
             history = after;
             if decision.bound.status == Some(true) {
@@ -212,8 +218,8 @@ fn six_times_the_load_is_back_under_the_target_within_two_minutes_with_no_more_t
         let seen =
             run(&settings(&json!({})), filled(load), 1_800, |second| fair(if second < 5 { load } else { load * 6.0 }));
         let late = seen.p99_ms.iter().skip(5 + 120).fold(0_f64, |worst, p99| worst.max(*p99));
-        assert!(late <= 100.0, "load {load}: {late} ms after two minutes, sizes {:?}", seen.sizes);
-        assert!(seen.reversals() <= 1, "load {load}: sizes {:?}", seen.sizes);
+        assert!(late <= 100.0, "load {load}: {late} ms after two minutes, sizes {:?}", seen.changes());
+        assert!(seen.reversals() <= 1, "load {load}: sizes {:?}", seen.changes());
         // Within the tolerance a size is left alone.
         assert!(seen.last_size() <= filled(load * 6.0) * 11 / 10, "load {load}: {} nodes in the end", seen.last_size());
     }
@@ -231,27 +237,19 @@ fn a_load_that_no_latency_tells_of_is_back_under_the_target_within_two_minutes_a
                 unseen(if second < step { load } else { load * 6.0 })
             });
             let late = seen.p99_ms.iter().skip(step as usize + 120).fold(0_f64, |worst, p99| worst.max(*p99));
-
-            assert!(late <= 100.0, "{fill} full, {after} s after: {late} ms, sizes {:?}", changes(&seen.sizes));
-            assert!(seen.reversals() <= 1, "{fill} full: sizes {:?}", changes(&seen.sizes));
+            assert!(late <= 100.0, "{fill} full, {after} s after: {late} ms, sizes {:?}", seen.changes());
+            assert!(seen.reversals() <= 1, "{fill} full: sizes {:?}", seen.changes());
         }
     }
-}
-
-/// When sizes change, and to what.
-fn changes(sizes: &[i32]) -> Vec<(usize, i32)> {
-    let mut each: Vec<_> = sizes.iter().copied().enumerate().collect();
-    each.dedup_by_key(|(_, size)| *size);
-    each
 }
 
 #[test]
 fn a_load_that_went_again_leaves_the_fewest_nodes_in_the_end() {
     let seen =
         run(&settings(&json!({})), 2, 7_200, |second| fair(if (5..600).contains(&second) { 6_000.0 } else { 100.0 }));
-    assert!(*seen.sizes.iter().max().unwrap() >= 8, "{:?}", seen.sizes);
+    assert!(*seen.sizes.iter().max().unwrap() >= 8, "{:?}", seen.changes());
     assert_eq!(seen.last_size(), 2);
-    assert!(seen.reversals() <= 1, "{:?}", seen.sizes);
+    assert!(seen.reversals() <= 1, "{:?}", seen.changes());
 }
 
 #[test]
@@ -273,7 +271,7 @@ fn a_slow_store_changes_no_size_and_is_named_within_a_minute() {
             store_ms: if second < 5 { 0.0 } else { 500.0 },
             ..fair(3.0 * NODE_RATE * fill)
         });
-        assert_eq!(seen.sizes.iter().filter(|size| **size != 3).count(), 0, "{:?}", seen.sizes);
+        assert_eq!(seen.sizes.iter().filter(|size| **size != 3).count(), 0, "{:?}", seen.changes());
         assert!(seen.bound_at.is_some_and(|at| at <= 5 + 60), "{:?}", seen.bound_at);
     }
 }
@@ -284,7 +282,7 @@ fn without_measurements_nothing_shrinks_and_the_fallback_is_kept() {
     let blind = |load: f64| Weather { is_measured: false, ..fair(load) };
     assert_eq!(run(&with, 9, 3_600, |_| blind(0.0)).last_size(), 9, "it shrank");
     let seen = run(&with, 3, 3_600, |_| blind(0.0));
-    assert!(seen.sizes[..170].iter().all(|size| *size == 3) && seen.last_size() == 5, "{:?}", seen.sizes);
+    assert!(seen.sizes[..170].iter().all(|size| *size == 3) && seen.last_size() == 5, "{:?}", seen.changes());
     // When they are back, nothing shrinks at once.
     let seen = run(&with, 9, 600, |second| if second < 300 { blind(100.0) } else { fair(100.0) });
     assert_eq!(seen.last_size(), 9);
@@ -294,5 +292,5 @@ fn without_measurements_nothing_shrinks_and_the_fallback_is_kept() {
 fn an_idle_fleet_shrinks_to_its_minimum_one_at_a_time() {
     let seen = run(&settings(&json!({})), 12, 3_600, |_| fair(0.5));
     assert_eq!(seen.last_size(), 2);
-    assert!(seen.sizes.windows(60).all(|minute| minute[0] - minute[59] <= 1), "{:?}", seen.sizes);
+    assert!(seen.sizes.windows(60).all(|minute| minute[0] - minute[59] <= 1), "{:?}", seen.changes());
 }

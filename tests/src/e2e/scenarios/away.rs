@@ -20,7 +20,7 @@ pub async fn run(world: &World) -> Result<String> {
     let (link, service) = (world.link().await?, world.service_url().await?);
     let kept = Load::start(world, Ask::Kept(vec![link.clone()]), 100).await?;
     let fresh = Load::start(world, Ask::Fresh(vec![link]), 50).await?;
-    let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), 50).await?;
+    let created = Load::start(world, Ask::Create(service), 50).await?;
 
     let gone = take_away(world, away).await;
     // However that went: without an API server nobody can look at why.

@@ -26,13 +26,13 @@ pub async fn run(world: &World) -> Result<String> {
     let service = world.service_url().await?;
     let clock = Clock::system();
     // Many links, so that most redirects ask Redis.
-    let made = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), 100).await?;
+    let made = Load::start(world, Ask::Create(service.clone()), 100).await?;
     sleep(Duration::from_secs(10)).await;
     let made = made.stop(world).await?;
     let links: Vec<String> = made.created().map(|code| format!("{service}/{code}")).take(500).collect();
     let kept = Load::start(world, Ask::Kept(links.clone()), 150).await?;
     let fresh = Load::start(world, Ask::Fresh(links), 150).await?;
-    let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), CREATES).await?;
+    let created = Load::start(world, Ask::Create(service.clone()), CREATES).await?;
     sleep(Duration::from_secs(10)).await;
 
     let wiped = second(&clock);

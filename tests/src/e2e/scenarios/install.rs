@@ -23,8 +23,7 @@ pub async fn run(world: &World) -> Result<String> {
     let ready = clock.monotonic();
     ensure!(ready <= READY_WITHIN, "Ready after {ready:?}");
     // From the first moment on.
-    let created =
-        Load::start(world, Ask::Create(format!("{}/api/v1/urls", world.service_url().await?)), CREATES).await?;
+    let created = Load::start(world, Ask::Create(world.service_url().await?), CREATES).await?;
     let fresh = Load::start(world, Ask::Fresh(vec![world.link().await?]), FRESH).await?;
     let in_system = format!("--namespace={OPERATOR_NAMESPACE}");
     world.kubernetes().helm(&["test", "shortener", &in_system]).await?;

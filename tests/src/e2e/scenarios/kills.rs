@@ -22,7 +22,7 @@ pub async fn run(world: &World) -> Result<String> {
     let (clock, lasts) = (Clock::system(), world.sized(Duration::from_mins(1), Duration::from_mins(5)));
     world.nodes_ready(NODES, &json!({})).await?;
     let service = world.service_url().await?;
-    let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), CREATES).await?;
+    let created = Load::start(world, Ask::Create(service), CREATES).await?;
 
     wait_until("Prometheus knows the nodes", PATIENCE, async || Ok(mint_clashes(world).await.is_ok())).await?;
 

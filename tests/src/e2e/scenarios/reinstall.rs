@@ -31,7 +31,7 @@ pub async fn run(world: &World) -> Result<String> {
     let link = world.link().await?;
     let code = link.rsplit_once('/').context("a link has a code")?.1;
     let kept = Load::start(world, Ask::Kept(vec![format!("{service}/{code}")]), KEPT).await?;
-    let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), CREATES).await?;
+    let created = Load::start(world, Ask::Create(service), CREATES).await?;
     sleep(AROUND).await;
 
     let going = second(&clock);

@@ -20,7 +20,7 @@ pub async fn run(world: &World) -> Result<String> {
     let (link, service) = (world.link().await?, world.service_url().await?);
     let kept = Load::start(world, Ask::Kept(vec![link.clone()]), KEPT).await?;
     let fresh = Load::start(world, Ask::Fresh(vec![link]), FRESH).await?;
-    let created = Load::start(world, Ask::Create(format!("{service}/api/v1/urls")), CREATES).await?;
+    let created = Load::start(world, Ask::Create(service), CREATES).await?;
 
     // A rolling restart.
     let before = world.node_names().await?;

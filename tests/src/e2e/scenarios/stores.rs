@@ -22,7 +22,7 @@ pub async fn run(world: &World) -> Result<String> {
     let clock = Clock::system();
     let kept = Load::start(world, Ask::Kept(vec![link.clone()]), 100).await?;
     let fresh = Load::start(world, Ask::Fresh(vec![link]), 100).await?;
-    let created = Load::start(world, Ask::Create(format!("{}/api/v1/urls", world.service_url().await?)), 20).await?;
+    let created = Load::start(world, Ask::Create(world.service_url().await?), 20).await?;
     sleep(Duration::from_secs(10)).await;
 
     world.kill("tikv-0", "tikv").await?;
