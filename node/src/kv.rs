@@ -132,6 +132,13 @@ impl Kv {
         }
     }
 
+    /// Waits until there is a connection to the store: an embedded one needs none. That it answers is another matter.
+    pub async fn connected(&self) {
+        if let Self::Tikv(engine) = self {
+            engine.connected().await;
+        }
+    }
+
     /// Whether the store answers.
     pub async fn ping(&self) -> Result<(), KvError> {
         self.get(&[0]).await.map(drop)

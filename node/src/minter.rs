@@ -170,7 +170,7 @@ impl Minter {
                 tokio::time::sleep(LOOK_SOON).await;
             }
         };
-        // What takes longer is not a matter of a fresh window: the node starts, and creates are refused until it passes.
+        // Elapsed: creates are refused until there are some.
         let _ = tokio::time::timeout(patience, settled).await;
     }
 

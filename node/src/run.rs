@@ -66,9 +66,13 @@ const STOP: Duration = Duration::from_secs(4);
 /// What of [`STOP`] is not kept for closing the store.
 const STOP_TASKS: Duration = Duration::from_millis(3_500);
 const _: () = assert!(FLUSH.as_millis() < STOP_TASKS.as_millis() && STOP_TASKS.as_millis() < STOP.as_millis());
-/// How long a start waits for the first IDs at most. They take some milliseconds, and an operator a second; without them the node serves
+/// How long a start waits for its connection to the store at most. It takes some milliseconds; without it nothing can be claimed.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a start waits for the first IDs at most where the node hands them to itself, which takes milliseconds. Without them it serves
 /// redirects alone.
 const SETTLE: Duration = Duration::from_secs(1);
+/// The same where an operator grants them, which takes a second, or as long as another operator needs to take over from one that died.
+const GRANT: Duration = Duration::from_secs(15);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
 const CLICKS_WAITING_MAX: usize = 65_536;
 
@@ -156,6 +160,10 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let registry = Registry::new();
     let (app, background) = assemble(config, clock, &registry).await?;
+    tokio::select! {
+        () = settle(&app) => {}
+        () = shutdown.cancelled() => {}
+    }
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
@@ -219,6 +227,13 @@ impl Background {
     }
 }
 
+/// Waits for the first IDs: a fleet whose nodes are replaced loses no create to one that has none yet. An operator is asked only by
+/// a node that knows its keyspace, which without the store is none.
+async fn settle(app: &App) {
+    let is_granted = app.config.lease.is_some() && app.minter.keyspace_identity().is_some();
+    app.minter.settled(if is_granted { GRANT } else { SETTLE }).await;
+}
+
 /// Opens the store that the configuration names.
 fn open(
     database: &Database,
@@ -249,6 +264,8 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         Some(_) => Authority::Lease(Grants::default()),
     };
     let minter_metrics = MinterMetrics::register(registry)?;
+    // Elapsed: the node starts all the same, and claims once it is connected.
+    let _ = tokio::time::timeout(CONNECT, kv.connected()).await;
     let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, authority, minter_metrics).await?;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
@@ -257,7 +274,6 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, clock.clone()).await?;
         background.spawn(lease.keep(background.shutdown.clone()));
     }
-    minter.settled(SETTLE).await;
     let clicks = start_clicks(&config, &kv, &minter, &clock, shared.as_ref(), registry, &mut background)?;
     let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
     if let Some(path) = config.blocked_hosts_file.clone() {

@@ -12,7 +12,7 @@ use kube::api::DeleteParams;
 use serde_json::Value;
 use shortener_crds::ids::allocate::{Entry, Ledger};
 use shortener_crds::ids::{BLOCK_SIZE, BootId, CodeLength, IdRange, WorkerId};
-use shortener_crds::lease::CLUSTER_LABEL;
+use shortener_crds::lease::{CLUSTER_LABEL, Report};
 use shortener_node::allocation::{extend_worker, take_worker};
 use shortener_node::ambient::Clock;
 use shortener_node::kv::WRITE_DEADLINE;
@@ -24,6 +24,10 @@ use scene::{CLUSTER, PATIENCE, Scene, burnt, create, ids, until_creates};
 
 /// How long the API server is away: longer than a request to it may take, and than several pauses between them.
 const AWAY: Duration = Duration::from_secs(20);
+/// How late an operator begins: later than one that is there, and no later than one that takes over from another.
+const LATE: Duration = Duration::from_secs(4);
+/// A start waits 15 s for a grant.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A window is a minute at most.
 const WINDOW_RUNS_OUT: Duration = Duration::from_secs(90);
 
@@ -65,6 +69,20 @@ async fn before_a_grant_redirects_are_served_and_creates_refused_and_then_it_min
     let says = scene.until_says("main-0", "the mark is raised", |report| report.mark == 1).await?;
     assert_eq!((says.wanted, burnt(&node).await?), (1, 0));
     node.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_ready_mints_though_its_operator_is_late() -> Result<()> {
+    let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
+    let Some(scene) = Scene::open(kubernetes, "late").await? else { return Ok(()) };
+    let begins_late = async |_| {
+        tokio::time::sleep(LATE).await;
+        Ok(scene.operate(ledger()))
+    };
+    let (node, _operator) = scene.start_with("main-0", begins_late).await?;
+    create(&node).await?.context("the first create after the node was ready was refused")?;
+    ensure!(!node.log().contains("cannot allocate"), "{}", node.log());
     Ok(())
 }
 
@@ -117,18 +135,18 @@ async fn a_deleted_lease_is_written_again_with_the_same_boot_and_counts() -> Res
 async fn a_grant_to_another_boot_is_passed_over() -> Result<()> {
     let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
     let Some(scene) = Scene::open(kubernetes, "foreign").await? else { return Ok(()) };
-    let node = scene.pod("main-0").await?.start().await?;
-    let asks = scene.until_says("main-0", "it wants a block", |report| report.wanted == 1).await?;
-    scene.grant("main-0", BootId(1), 5, 10, 1).await?;
-    scene.grant("main-0", asks.boot_id, 6, 20, 1).await?;
+    let twice = async |asks: Report| {
+        scene.grant("main-0", BootId(1), 5, 10, 1).await?;
+        scene.grant("main-0", asks.boot_id, 6, 20, 1).await
+    };
+    let (node, ()) = scene.start_with("main-0", twice).await?;
     let (_, worker) = until_creates(&node).await?;
     assert_eq!(worker, 6);
     let shown = ids(&node).await?;
     ensure!(holds_one_block(&shown), "{shown}");
     // The foreign block, which lies below, was not claimed: whoever it was granted to still can.
-    let other = scene.pod("main-1").await?.start().await?;
-    let asks = scene.until_says("main-1", "it wants a block", |report| report.wanted == 1).await?;
-    scene.grant("main-1", asks.boot_id, 5, 10, 1).await?;
+    let granted = async |asks: Report| scene.grant("main-1", asks.boot_id, 5, 10, 1).await;
+    let (other, ()) = scene.start_with("main-1", granted).await?;
     assert_eq!(until_creates(&other).await?.1, 5);
     assert_eq!((burnt(&node).await?, burnt(&other).await?), (0, 0));
     Ok(())
@@ -182,10 +200,11 @@ async fn a_granted_block_that_is_claimed_already_is_burnt_counted_and_reported_b
 async fn while_the_api_server_is_gone_or_hangs_no_create_fails_and_grants_come_when_it_is_back() -> Result<()> {
     let Some(kubernetes) = Kubernetes::builder().start().await? else { return Ok(()) };
     let Some(scene) = Scene::open(&kubernetes, "away").await? else { return Ok(()) };
-    let node = scene.pod("main-0").await?.start().await?;
-    let asks = scene.until_says("main-0", "it wants a block", |report| report.wanted == 1).await?;
-    scene.grant("main-0", asks.boot_id, 3, 0, 1).await?;
-    until_creates(&node).await?;
+    let granted = async |asks: Report| {
+        scene.grant("main-0", asks.boot_id, 3, 0, 1).await?;
+        Ok(asks)
+    };
+    let (node, asks) = scene.start_with("main-0", granted).await?;
     for (granted, hangs) in [(2, false), (3, true)] {
         match hangs {
             true => kubernetes.pause(Part::ApiServer)?,
@@ -222,7 +241,7 @@ async fn scene_without_api_server(scene: &Scene<'_>) -> Result<()> {
     let builder = pod.iter().fold(builder, |builder, (name, value)| builder.setting(name, *value));
     let clock = Clock::system();
     let node = builder.setting("KUBECONFIG", kubeconfig).start().await?;
-    ensure!(clock.monotonic() < Duration::from_secs(15), "it took {:?} to start", clock.monotonic());
+    ensure!(clock.monotonic() < STARTS_WITHIN, "it took {:?} to start", clock.monotonic());
     node.client()?.get("/no-such").await?.expect_status(404)?;
     assert_eq!(create(&node).await?, None);
     node.stop().await?;

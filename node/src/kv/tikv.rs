@@ -88,6 +88,11 @@ impl Tikv {
         tokio::join!(self.inner.connection.keep(shutdown.clone()), watching, cleaning);
     }
 
+    /// Waits until a client has been made.
+    pub async fn connected(&self) {
+        self.inner.connection.connected().await;
+    }
+
     /// How the cluster is.
     pub fn condition(&self) -> Condition {
         self.inner.resilience.condition()

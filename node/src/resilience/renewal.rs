@@ -4,10 +4,9 @@
 //! names the connection that it used: a complaint about one that was replaced already costs no further one.
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient::Clock;
@@ -18,8 +17,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Holds the connection of the moment, a handle that is cheap to clone.
 pub struct Renewal<C> {
     clock: Clock,
-    current: RwLock<Current<C>>,
-    wanted: Notify,
+    current: watch::Sender<Current<C>>,
 }
 
 struct Current<C> {
@@ -33,27 +31,32 @@ impl<C: Clone> Renewal<C> {
     /// Nothing is connected until [`Renewal::keep`] runs.
     pub fn new(clock: Clock) -> Self {
         let current = Current { connection: None, generation: 0, is_stuck: false };
-        Self { clock, current: RwLock::new(current), wanted: Notify::new() }
+        Self { clock, current: watch::Sender::new(current) }
     }
 
     /// The connection and which one it is; none before the first.
     pub fn current(&self) -> Option<(C, u64)> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.borrow();
         current.connection.clone().map(|connection| (connection, current.generation))
+    }
+
+    /// Waits for the first connection.
+    pub async fn connected(&self) {
+        self.until(|current| current.connection.is_some()).await;
     }
 
     /// Which connection [`Renewal::current`] gives: the number of those that there have been.
     pub fn generation(&self) -> u64 {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).generation
+        self.current.borrow().generation
     }
 
     /// The connection of this generation will not get any further by itself.
     pub fn is_stuck(&self, generation: u64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.generation == generation && !current.is_stuck {
-            current.is_stuck = true;
-            self.wanted.notify_one();
-        }
+        self.current.send_if_modified(|current| {
+            let is_news = current.generation == generation && !current.is_stuck;
+            current.is_stuck |= is_news;
+            is_news
+        });
     }
 
     /// Makes the first connection, and a new one whenever the one of the moment is stuck, until `shutdown`. `connect` gives
@@ -70,10 +73,7 @@ impl<C: Clone> Renewal<C> {
                 }
                 let spent = self.clock.monotonic().saturating_sub(begun);
                 tokio::time::sleep(RENEWAL_INTERVAL.saturating_sub(spent)).await;
-                // A wake-up may be about a connection that was replaced meanwhile.
-                while !self.is_wanted() {
-                    self.wanted.notified().await;
-                }
+                self.until(|current| current.connection.is_none() || current.is_stuck).await;
             }
         };
         tokio::select! {
@@ -82,15 +82,16 @@ impl<C: Clone> Renewal<C> {
         }
     }
 
-    fn is_wanted(&self) -> bool {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.connection.is_none() || current.is_stuck
+    async fn until(&self, reached: impl Fn(&Current<C>) -> bool) {
+        // An error is that the sender is gone, which is ourselves.
+        let _ = self.current.subscribe().wait_for(reached).await;
     }
 
     fn replace(&self, connection: C) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let generation = current.generation + 1;
-        *current = Current { connection: Some(connection), generation, is_stuck: false };
+        self.current.send_modify(|current| {
+            let generation = current.generation + 1;
+            *current = Current { connection: Some(connection), generation, is_stuck: false };
+        });
     }
 }
 
@@ -138,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_connection_it_goes_on_trying() {
         let (renewal, tried) = kept(1);
-        until_generation(&renewal, 1).await;
+        tokio::time::timeout(PATIENCE, renewal.connected()).await.unwrap();
         assert_eq!((renewal.current(), tried.load(Ordering::SeqCst)), (Some((2, 1)), 2));
     }
 
@@ -146,7 +147,7 @@ mod tests {
     async fn one_that_is_stuck_is_replaced_once_however_many_complain_and_however_late() {
         let (renewal, tried) = kept(0);
         until_generation(&renewal, 1).await;
-        // Before the interval is over and twice, so that a wake-up is left over when the connection has been replaced.
+        // Before the interval is over, and twice.
         renewal.is_stuck(1);
         renewal.is_stuck(1);
         until_generation(&renewal, 2).await;

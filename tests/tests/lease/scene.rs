@@ -102,6 +102,13 @@ impl<'a> Scene<'a> {
         Ok(settings.iter().fold(self.self_sufficient(), |node, (name, value)| node.setting(name, *value)))
     }
 
+    /// Makes a pod and starts a node in it; what is done once it asks for its first block is done before it is ready.
+    pub async fn start_with<T>(&self, name: &str, then: impl AsyncFnOnce(Report) -> Result<T>) -> Result<(Node, T)> {
+        let node = self.pod(name).await?;
+        let asked = async { then(self.until_says(name, "it wants a block", |report| report.wanted == 1).await?).await };
+        tokio::try_join!(node.start(), asked)
+    }
+
     /// A node on the same keyspace that hands itself what it wants.
     pub fn self_sufficient(&self) -> NodeBuilder {
         Node::builder()

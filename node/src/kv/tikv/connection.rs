@@ -15,7 +15,8 @@ use crate::ambient::Clock;
 use crate::kv::{SCAN_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use crate::resilience::renewal::Renewal;
 
-/// How long making a client may take. Each placement driver in the list that hangs takes [`REQUEST_DEADLINE`].
+/// How long making a client may take. The client waits for every placement driver without a deadline: while one hangs, and does not refuse, none can
+/// be made (tikv/client-rust#558).
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the client waits for one request to one server.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
@@ -47,6 +48,11 @@ impl Connection {
     /// The client, and which one it is.
     pub(super) fn client(&self) -> Result<(TransactionClient, u64), Fault> {
         self.clients.current().ok_or_else(|| Fault::Unavailable { reason: "not connected yet".to_owned() })
+    }
+
+    /// Waits for the first client.
+    pub(super) async fn connected(&self) {
+        self.clients.connected().await;
     }
 
     /// The client of this generation will not get any further by itself.
