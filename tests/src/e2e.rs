@@ -4,6 +4,7 @@ mod evidence;
 mod forward;
 mod kind;
 mod load;
+mod logs;
 mod nginx;
 mod picture;
 pub mod play;

@@ -40,7 +40,7 @@ pub struct Second {
     pub at: i64,
     /// How many there were.
     pub due: u64,
-    /// Answers by status, failures by reason. Of a create that was sent twice both, such as `201 after 503`.
+    /// Answers by status, failures by reason. Of a create that was sent twice both, such as `201 after 503: The store is busy.`.
     pub outcomes: BTreeMap<String, u64>,
     /// How many took so many milliseconds, counted from when they were due.
     pub latencies_ms: BTreeMap<u64, u64>,
@@ -148,11 +148,16 @@ async fn create(client: &reqwest::Client, url: &str, key: &str) -> Outcome {
     let send = async {
         let answer = client.post(url).header("Idempotency-Key", key).json(&body).send().await?;
         let status = answer.status();
-        let link: serde_json::Value = if status == 201 { answer.json().await? } else { serde_json::Value::Null };
-        Ok((status, link["short_code"].as_str().map(str::to_owned)))
+        // Who stands before the nodes answers in other words.
+        let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
+        let text = |field: &str| body[field].as_str().map(str::to_owned);
+        Ok((status, text("short_code"), text("detail")))
     };
     match send.await {
-        Ok((status, created)) => Outcome { said: told(Ok(status)), created },
+        Ok((status, Some(created), _)) => Outcome { said: told(Ok(status)), created: Some(created) },
+        Ok((status, None, why)) => {
+            Outcome { said: format!("{}: {}", status.as_u16(), why.unwrap_or_default()), created: None }
+        }
         Err(error) => Outcome { said: told(Err(error)), created: None },
     }
 }

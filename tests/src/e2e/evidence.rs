@@ -1,4 +1,4 @@
-//! What tells why a scenario failed: what all pods logged, events, and the resource, in a folder.
+//! What tells why a scenario failed: what all pods logged, also those that are gone, events, and the resource, in a folder.
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -16,7 +16,8 @@ pub async fn leave(world: &World, scenario: &str) -> Result<PathBuf> {
     let into = format!("--output-directory={}", folder.display());
     let namespaces = format!("--namespaces={NAMESPACE},{OPERATOR_NAMESPACE},{MONITORING}");
     let kubernetes = world.kubernetes();
-    // Logs of all containers, events, and what workloads there are.
+    world.logs.copy_to(&folder.join("logs"))?;
+    // Logs of all containers that are there still, events, and what workloads there are.
     kubernetes.kubectl(&["cluster-info", "dump", &into, &namespaces]).await?;
     for (file, arguments) in [
         ("shortenerclusters.yaml", vec!["get", "shc", "--all-namespaces", "-o", "yaml"]),

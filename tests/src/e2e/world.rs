@@ -13,6 +13,7 @@ use shortener_crds::ShortenerCluster;
 
 use super::forward::Forward;
 use super::kind::{IMAGE, Kind};
+use super::logs::Logs;
 use crate::client::Client;
 use crate::fleet::Metrics;
 use crate::kubernetes::Kubernetes;
@@ -44,6 +45,8 @@ pub struct World {
     pub kind: Kind,
     /// To its API server.
     pub client: KubeClient,
+    /// What nodes and operators log.
+    pub logs: Logs,
     /// Whether all is to be as large as the table of `docs/e2e.md` has it, or short enough for every change.
     pub long: bool,
 }
@@ -52,7 +55,8 @@ impl World {
     /// The cluster as it is.
     pub async fn new(kind: Kind, long: bool) -> Result<Self> {
         let client = kind.kubernetes.client().await?;
-        Ok(Self { kind, client, long })
+        let logs = Logs::follow(client.clone())?;
+        Ok(Self { kind, client, logs, long })
     }
 
     /// An error if anything of the cluster has a name of what is made here: it would be altered, and removed at the end.
