@@ -66,13 +66,12 @@ const STOP: Duration = Duration::from_secs(4);
 /// What of [`STOP`] is not kept for closing the store.
 const STOP_TASKS: Duration = Duration::from_millis(3_500);
 const _: () = assert!(FLUSH.as_millis() < STOP_TASKS.as_millis() && STOP_TASKS.as_millis() < STOP.as_millis());
-/// How long a start waits for its connection to the store at most. It takes some milliseconds; without it nothing can be claimed.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long a start waits for the first IDs at most where the node hands them to itself, which takes milliseconds. Without them it serves
-/// redirects alone.
-const SETTLE: Duration = Duration::from_secs(1);
-/// The same where an operator grants them, which takes a second, or as long as another operator needs to take over from one that died.
-const GRANT: Duration = Duration::from_secs(15);
+/// How long a start waits for its connection to the store at most, which takes milliseconds: a first claim without it is tried again a
+/// second later.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a start waits for the first IDs at most. They take milliseconds, or a second where an operator grants them, or as long as
+/// another operator needs to take over from one that died. Without them the node serves redirects alone.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Clicks that may wait to be written; what comes beyond is dropped and counted. About 30 MB at most.
 const CLICKS_WAITING_MAX: usize = 65_536;
 
@@ -160,8 +159,9 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let registry = Registry::new();
     let (app, background) = assemble(config, clock, &registry).await?;
+    // A fleet whose nodes are replaced is to lose no create to one that has no IDs yet.
     tokio::select! {
-        () = settle(&app) => {}
+        () = app.minter.settled(SETTLE) => {}
         () = shutdown.cancelled() => {}
     }
     let ready = Arc::new(AtomicBool::new(true));
@@ -225,13 +225,6 @@ impl Background {
             let _ = task.await;
         }
     }
-}
-
-/// Waits for the first IDs: a fleet whose nodes are replaced loses no create to one that has none yet. An operator is asked only by
-/// a node that knows its keyspace, which without the store is none.
-async fn settle(app: &App) {
-    let is_granted = app.config.lease.is_some() && app.minter.keyspace_identity().is_some();
-    app.minter.settled(if is_granted { GRANT } else { SETTLE }).await;
 }
 
 /// Opens the store that the configuration names.

@@ -26,7 +26,7 @@ use scene::{CLUSTER, PATIENCE, Scene, burnt, create, ids, until_creates};
 const AWAY: Duration = Duration::from_secs(20);
 /// How late an operator begins: later than one that is there, and no later than one that takes over from another.
 const LATE: Duration = Duration::from_secs(4);
-/// A start waits 15 s for a grant.
+/// A start waits 15 s for its first IDs.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A window is a minute at most.
 const WINDOW_RUNS_OUT: Duration = Duration::from_secs(90);
