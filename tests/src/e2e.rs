@@ -173,6 +173,16 @@ fn results_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// A folder in that one, without what an earlier run left there.
+fn empty_folder(name: &str) -> Result<PathBuf> {
+    let folder = results_folder()?.join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
 #[expect(clippy::print_stdout, reason = "the suite's own output")]
 fn say(line: &str) {
     println!("{line}");

@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 pub use self::audit::{AuditEvent, ObjectReference};
 pub use self::builder::KubernetesBuilder;
 use self::control_plane::ControlPlane;
-pub use self::control_plane::{Part, Snapshot};
+pub use self::control_plane::{Part, Snapshot, copy_folder};
 use crate::server_process::{ServerFolder, fresh_name, wait_until};
 use crate::sizes::environment;
 

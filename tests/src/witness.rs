@@ -151,7 +151,7 @@ async fn create(client: &reqwest::Client, url: &str, key: &str) -> Outcome {
         // Who stands before the nodes answers in other words.
         let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
         let text = |field: &str| body[field].as_str().map(str::to_owned);
-        Ok((status, text("short_code"), text("detail")))
+        Ok((status, text("short_code").filter(|_| status == 201), text("detail")))
     };
     match send.await {
         Ok((status, Some(created), _)) => Outcome { said: told(Ok(status)), created: Some(created) },

@@ -159,7 +159,7 @@ async fn a_worker_id_that_the_store_refuses_is_reported_and_another_awaited() ->
     let holder = scene.self_sufficient().start().await?;
     let (_, taken) = until_creates(&holder).await?;
     let node = scene.pod("main-0").await?.start().await?;
-    let asks = scene.until_says("main-0", "it wants a block", |report| report.wanted == 1).await?;
+    let asks = scene.until_asks("main-0").await?;
     scene.grant("main-0", asks.boot_id, taken, 7, 1).await?;
     let refused = Some(WorkerId::try_from(taken)?);
     scene.until_says("main-0", "its worker ID is refused", |report| report.refused_worker == refused).await?;
@@ -180,7 +180,7 @@ async fn a_granted_block_that_is_claimed_already_is_burnt_counted_and_reported_b
     let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
     let Some(scene) = Scene::open(kubernetes, "burnt").await? else { return Ok(()) };
     let node = scene.pod("main-0").await?.start().await?;
-    let asks = scene.until_says("main-0", "it wants a block", |report| report.wanted == 1).await?;
+    let asks = scene.until_asks("main-0").await?;
     // Who hands itself what it wants claims block 0 behind the operator's back.
     let other = scene.self_sufficient().start().await?;
     let mut codes = HashSet::from([until_creates(&other).await?.0]);

@@ -3,20 +3,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::results_folder;
+use super::empty_folder;
 use super::world::{MONITORING, NAMESPACE, OPERATOR_NAMESPACE, World};
+use crate::kubernetes::copy_folder;
 
 /// Writes it and returns where.
 pub async fn leave(world: &World, scenario: &str) -> Result<PathBuf> {
-    let folder = results_folder()?.join(format!("failed-{scenario}"));
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).context("removing what an earlier run left")?;
-    }
-    std::fs::create_dir_all(&folder).context("making a folder")?;
+    let folder = empty_folder(&format!("failed-{scenario}"))?;
     let into = format!("--output-directory={}", folder.display());
     let namespaces = format!("--namespaces={NAMESPACE},{OPERATOR_NAMESPACE},{MONITORING}");
     let kubernetes = world.kubernetes();
-    world.logs.copy_to(&folder.join("logs"))?;
+    copy_folder(world.logs.folder(), &folder.join("logs")).await?;
     // Logs of all containers that are there still, events, and what workloads there are.
     kubernetes.kubectl(&["cluster-info", "dump", &into, &namespaces]).await?;
     for (file, arguments) in [

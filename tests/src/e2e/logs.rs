@@ -12,12 +12,11 @@ use kube::{Client, ResourceExt};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 
-use super::results_folder;
-use super::world::{NAMESPACE, OPERATOR_NAMESPACE};
+use super::empty_folder;
+use super::world::{NAMESPACE, OF_PRODUCT, OPERATOR_NAMESPACE};
 
 /// Pods live longer: they stop for some seconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const OF_PRODUCT: &str = "app.kubernetes.io/name in (shortener, shortener-operator)";
 
 /// Follows until it is dropped.
 #[derive(Debug)]
@@ -29,23 +28,14 @@ pub struct Logs {
 impl Logs {
     /// Begins, without what an earlier run kept.
     pub fn follow(client: Client) -> Result<Self> {
-        let folder = results_folder()?.join("logs");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).context("removing what an earlier run kept")?;
-        }
-        std::fs::create_dir_all(&folder).context("making a folder")?;
+        let folder = empty_folder("logs")?;
         let following = tokio::spawn(follow(client, folder.clone()));
         Ok(Self { folder, following })
     }
 
-    /// Copies all that there is so far.
-    pub fn copy_to(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).context("making a folder")?;
-        for entry in std::fs::read_dir(&self.folder).context("listing logs")? {
-            let log = entry.context("listing logs")?;
-            std::fs::copy(log.path(), folder.join(log.file_name())).context("copying a log")?;
-        }
-        Ok(())
+    /// Where they are so far, a file for each run of a container.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

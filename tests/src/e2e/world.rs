@@ -26,6 +26,8 @@ pub const OPERATOR_NAMESPACE: &str = "shortener-system";
 pub const NAMESPACE: &str = "links";
 /// Where Prometheus is.
 pub const MONITORING: &str = "monitoring";
+/// What selects the pods of nodes and operators.
+pub const OF_PRODUCT: &str = "app.kubernetes.io/name in (shortener, shortener-operator)";
 /// The namespaces that are made, and removed at the end.
 const NAMESPACES: [&str; 3] = [NAMESPACE, OPERATOR_NAMESPACE, MONITORING];
 /// What is made and removed beside them.

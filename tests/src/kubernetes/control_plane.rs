@@ -193,7 +193,8 @@ fn start(programs: &Path, folder: &Path, program: &str, arguments: Vec<String>) 
     ServerProcess::start(&programs.join(program), arguments, folder.join(format!("{program}.log")))
 }
 
-async fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder to where none is yet.
+pub async fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     let copied = Command::new("cp").arg("--archive").arg(from).arg(to).output().await.context("starting cp")?;
     let said = String::from_utf8_lossy(&copied.stderr);
     ensure!(copied.status.success(), "copying {} to {}: {said}", from.display(), to.display());

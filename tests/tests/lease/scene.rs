@@ -105,7 +105,7 @@ impl<'a> Scene<'a> {
     /// Makes a pod and starts a node in it; what is done once it asks for its first block is done before it is ready.
     pub async fn start_with<T>(&self, name: &str, then: impl AsyncFnOnce(Report) -> Result<T>) -> Result<(Node, T)> {
         let node = self.pod(name).await?;
-        let asked = async { then(self.until_says(name, "it wants a block", |report| report.wanted == 1).await?).await };
+        let asked = async { then(self.until_asks(name).await?).await };
         tokio::try_join!(node.start(), asked)
     }
 
@@ -133,6 +133,11 @@ impl<'a> Scene<'a> {
         });
         waited.await?;
         said.context("it was there")
+    }
+
+    /// Waits until the node in `pod` asks for its first block.
+    pub async fn until_asks(&self, pod: &str) -> Result<Report> {
+        self.until_says(pod, "it wants a block", |report| report.wanted == 1).await
     }
 
     /// Writes a grant on the Lease of `pod` as the operator would.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::e2e::kind::{IMAGE, NEXT_IMAGE};
 use crate::e2e::load::Load;
-use crate::e2e::world::{PATIENCE, World};
+use crate::e2e::world::{OF_PRODUCT, PATIENCE, World};
 use crate::server_process::wait_until;
 use crate::witness::Ask;
 
@@ -73,9 +73,9 @@ async fn drain(world: &World) -> Result<()> {
     let nodes = world.nodes().await?;
     let machine = nodes.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone()).context("a pod is on a machine")?;
     let leaves = async || {
-        let of_product = "--pod-selector=app.kubernetes.io/name in (shortener, shortener-operator)";
+        let of_product = format!("--pod-selector={OF_PRODUCT}");
         let arguments =
-            ["drain", &machine, "--ignore-daemonsets", "--delete-emptydir-data", of_product, "--timeout=180s"];
+            ["drain", &machine, "--ignore-daemonsets", "--delete-emptydir-data", &of_product, "--timeout=180s"];
         world.kubernetes().kubectl(&arguments).await?;
         world.until_rolled_out().await?;
         let nodes = world.nodes().await?;
