@@ -22,6 +22,7 @@ mod schema;
 pub mod serve;
 mod short_form;
 mod trace;
+mod unread;
 mod urls;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::client_addr::Peer;
+use super::unread;
 
 /// How long a client may take to send a request's header; also how long an idle connection of HTTP/1 is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,10 +109,12 @@ impl Server {
                 request.extensions_mut().insert(Peer(peer.ip()));
                 // HTTP/2 has a message of its own for it, which the shutdown sends.
                 let may_keep = request.version() >= Version::HTTP_2;
-                let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+                let (request, rest) = unread::watch(request);
+                let answer = router.clone().oneshot(request);
                 let (in_flight, says_goodbye) = (active.clone().begin(), says_goodbye.clone());
                 async move {
                     let mut answer = answer.await;
+                    rest.discard().await;
                     if let (Ok(answer), false, true) = (&mut answer, may_keep, says_goodbye.load(Ordering::Relaxed)) {
                         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     }

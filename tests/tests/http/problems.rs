@@ -1,7 +1,10 @@
 //! What holds for every answer: how a request that is wrong is refused, and how an answer is told from all others.
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use reqwest::Method;
 use serde_json::json;
+use shortener_tests::bench::load;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
@@ -10,6 +13,10 @@ use super::scene::{Scene, create, expect_problem, expect_refused, path_of, post_
 
 const URLS: &str = "/api/v1/urls";
 const JSON: Option<&str> = Some("application/json");
+
+fn address_of(scene: &Scene) -> &str {
+    scene.node.base_url().trim_start_matches("http://")
+}
 
 #[tokio::test]
 async fn a_body_that_is_no_json_is_refused_as_what_it_is() -> Result<()> {
@@ -67,6 +74,68 @@ async fn a_body_over_64_kib_is_refused_and_one_of_64_kib_is_read() -> Result<()>
         expect_problem(&post_bytes(&scene.anyone, path, JSON, padded(64 * 1024 + 1)).await?, 413)?;
     }
     expect_problem(&post_bytes(&scene.anyone, URLS, JSON, padded(1_000_000)).await?, 413)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_refused_while_still_sending_is_answered_and_keeps_the_connection() -> Result<()> {
+    let scene = Scene::open().await?;
+    let mut connection = load::connect(address_of(&scene).parse()?).await?;
+    for (method, path, token, bytes, status) in [
+        ("POST", URLS, None, 1_000_000, 413),
+        ("POST", URLS, Some("Bearer none"), 60_000, 401),
+        ("PUT", URLS, None, 60_000, 405),
+        ("POST", "/no/such/path", None, 60_000, 404),
+        ("GET", "/api/v1/health", None, 0, 200),
+    ] {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let request = request.header("content-type", "application/json").body(Full::from(vec![b' '; bytes]))?;
+        let asked = async {
+            connection.ready().await?;
+            let answer = connection.send_request(request).await?;
+            anyhow::Ok((answer.status(), answer.into_body().collect().await?.to_bytes()))
+        };
+        let (seen, body) =
+            asked.await.with_context(|| format!("{method} {path} with {bytes} bytes, wanted {status}"))?;
+        assert_eq!(seen, status, "{method} {path}: {}", String::from_utf8_lossy(&body));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_asks_whether_to_send_a_body_is_refused_before_it_is_sent() -> Result<()> {
+    let scene = Scene::open().await?;
+    for (token, first_line) in [("", "HTTP/1.1 100 "), ("authorization: Bearer none\r\n", "HTTP/1.1 401 ")] {
+        let mut stream = TcpStream::connect(address_of(&scene)).await?;
+        let head = "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        let asks = format!("{head}{token}expect: 100-continue\r\ncontent-length: 60000\r\n\r\n");
+        stream.write_all(asks.as_bytes()).await?;
+        let mut answer = vec![0; first_line.len()];
+        timeout(Duration::from_secs(10), stream.read_exact(&mut answer)).await.context("no answer")??;
+        assert_eq!(String::from_utf8_lossy(&answer), first_line);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_not_read_for_long() -> Result<()> {
+    let scene = Scene::open().await?;
+    let mut stream = TcpStream::connect(address_of(&scene)).await?;
+    let head = "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
+    // Far more than what systems keep for a reader that does not come.
+    let mib = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let sent = async {
+        for _ in 0..64 {
+            stream.write_all(mib.as_bytes()).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let sent = timeout(Duration::from_secs(30), sent).await.context("the connection is neither read nor closed")?;
+    ensure!(sent.is_err(), "64 MiB were read");
     Ok(())
 }
 
@@ -142,7 +211,7 @@ async fn a_method_that_a_path_does_not_know_is_refused_with_those_it_does() -> R
 async fn requests_that_are_sent_ahead_on_one_connection_are_answered_in_order() -> Result<()> {
     let scene = Scene::open().await?;
     let link = create(&scene.anyone, &json!({ "original_url": "https://example.com/" })).await?;
-    let address = scene.node.base_url().trim_start_matches("http://").to_owned();
+    let address = address_of(&scene).to_owned();
     let mut stream = TcpStream::connect(&address).await?;
     let get = |path: &str, id: usize, last: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nX-Request-ID: id-{id}\r\n{last}\r\n")
@@ -172,7 +241,7 @@ async fn requests_that_are_sent_ahead_on_one_connection_are_answered_in_order() 
 #[tokio::test]
 async fn what_is_no_http_does_not_disturb_the_others() -> Result<()> {
     let scene = Scene::open().await?;
-    let address = scene.node.base_url().trim_start_matches("http://").to_owned();
+    let address = address_of(&scene).to_owned();
     let huge = format!("GET / HTTP/1.1\r\nHost: {address}\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     for garbage in [
         "\0\0\0\0\r\n\r\n",
@@ -197,7 +266,7 @@ async fn what_is_no_http_does_not_disturb_the_others() -> Result<()> {
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up_as_the_callers_affair() -> Result<()> {
     let scene = Scene::open().await?;
-    let mut stream = TcpStream::connect(scene.node.base_url().trim_start_matches("http://")).await?;
+    let mut stream = TcpStream::connect(address_of(&scene)).await?;
     let head =
         "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
     stream.write_all(format!("{head}content-length: 50\r\n\r\n{{\"original_url\":").as_bytes()).await?;
