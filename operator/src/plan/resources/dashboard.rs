@@ -113,6 +113,16 @@ fn dashboard(namespace: &str, name: &str, has_redis: bool) -> Value {
                 ("burnt", format!("sum(shortener_claims_burnt_total{{{of}}})")),
             ],
         ),
+        (
+            "Codes that a node can mint without asking for more",
+            "short",
+            vec![("{{pod}}", format!("shortener_code_ids_remaining{{{of}}}"))],
+        ),
+        (
+            "Conditions that are True",
+            "short",
+            vec![("{{condition}}", format!("max by (condition) (shortener_operator_condition{{{of_operator}}})"))],
+        ),
     ];
     let panels = panels.into_iter().zip(0_u32..).map(|((title, unit, queries), index)| {
         let targets = queries.into_iter().zip('A'..='Z').map(|((legend, expr), id)| {
