@@ -1,7 +1,7 @@
 //! The fleet follows the load, and does not follow a slow store.
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use shortener_node::ambient::Clock;
 use tokio::time::sleep;
@@ -23,9 +23,12 @@ const CPU_LIMIT: u32 = 65;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
 const TARGET_MS: u64 = 50;
-/// Redirects a second before and after the step: what the fewest nodes can take, and no more.
-const LOAD: u32 = 90;
+/// How much more is asked after the step.
 const STEP: u32 = 6;
+/// Redirects a second that are tried first to find out what is too much, and at most; each try is of a quarter more.
+const TRIED_FIRST: u32 = 300;
+const TRIED_LAST: u32 = 5_000;
+const TRIED_FOR: Duration = Duration::from_secs(10);
 /// What a client counts as one moment when it judges a percentile.
 const MOMENT_S: i64 = 15;
 const BACK_UNDER_TARGET: Duration = Duration::from_mins(2);
@@ -71,19 +74,43 @@ async fn until_at_minimum(world: &World) -> Result<()> {
         .await
 }
 
+/// Redirects a second that are too much for the fewest nodes: one in ten is slow. Machines differ, and so does one from hour to hour, so it
+/// is tried. The fleet must be kept from growing.
+async fn too_much(world: &World, link: &str) -> Result<u32> {
+    let mut per_second = TRIED_FIRST;
+    while per_second <= TRIED_LAST {
+        let load = Load::start(world, Ask::Fresh(vec![link.to_owned()]), per_second).await?;
+        sleep(TRIED_FOR).await;
+        let record = load.stop(world).await?;
+        record.expect_only("redirects", &["302"], 1_000)?;
+        if record.quantile_ms(0.9) > TARGET_MS {
+            return Ok(per_second);
+        }
+        per_second += per_second / 4;
+    }
+    bail!("{NODES} nodes with {CPU_LIMIT}m of a core each took {TRIED_LAST} redirects a second")
+}
+
 pub async fn load(world: &World) -> Result<String> {
-    let link = start(world, CPU_LIMIT, &json!({})).await?;
+    let link = start(world, CPU_LIMIT, &json!({"spec": {"autoscaling": {"maxReplicas": NODES}}})).await?;
+    // Few requests wake a node for each, many are served together: of what is too much a sixth fills it by nearly a half. With that the fleet
+    // would be left between two sizes in the end, so half of it ends with the step.
+    let least = too_much(world, &link).await? / STEP / 2;
+    let usual = 2 * least;
+    sleep(world.sized(Duration::from_secs(40), Duration::from_secs(90))).await; // until the operator's window has nothing of it
+    world.apply(&json!({"spec": scaled(world, CPU_LIMIT)})).await?;
     let clock = Clock::system();
     let now = || second(&clock);
     let sizes = Sizes::watch(world.clusters(), clock.clone());
-    let base = Load::start(world, Ask::Fresh(vec![link.clone()]), LOAD).await?;
+    let base = Load::start(world, Ask::Fresh(vec![link.clone()]), least).await?;
+    let rest = Load::start(world, Ask::Fresh(vec![link.clone()]), least).await?;
     sleep(world.sized(Duration::from_secs(20), Duration::from_mins(1))).await;
 
     let step = now();
-    let more = Load::start(world, Ask::Fresh(vec![link]), LOAD * (STEP - 1)).await?;
+    let more = Load::start(world, Ask::Fresh(vec![link]), usual * (STEP - 1)).await?;
     sleep(BACK_UNDER_TARGET + STAYS).await;
     let end = now();
-    let more = more.stop(world).await?;
+    let more = more.stop(world).await?.and(rest.stop(world).await?);
     until_at_minimum(world).await?;
     world.until_rolled_out().await?;
     sleep(Duration::from_secs(10)).await;
@@ -102,9 +129,9 @@ pub async fn load(world: &World) -> Result<String> {
     let reversals = reversals(&sizes.values().copied().collect::<Vec<_>>()).saturating_sub(1);
     ensure!(reversals <= 1, "{reversals} reversals: {:?}", changes(&sizes));
     Ok(format!(
-        "{LOAD} → {} → {LOAD} requests/s with {CPU_LIMIT}m of a core for each node: p99 up to {} ms in {MOMENT_S} s, under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
+        "{usual} → {} → {least} requests/s with {CPU_LIMIT}m of a core for each node: p99 up to {} ms in {MOMENT_S} s, under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
          {reversals} reversals; 0 failed of {}",
-        LOAD * STEP,
+        usual * STEP,
         worst.unwrap_or_default(),
         record.total()
     ))
