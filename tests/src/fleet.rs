@@ -119,8 +119,8 @@ impl Fleet {
     /// Where a node listens.
     pub async fn address(&self, node: usize) -> Result<SocketAddr> {
         let member = self.nodes[node].read().await;
-        let url = member.node.as_ref().map(Node::base_url).context("the node is dead")?;
-        url.trim_start_matches("http://").parse().with_context(|| format!("reading the address of {url}"))
+        let address = member.node.as_ref().map(Node::address).context("the node is dead")?;
+        address.parse().with_context(|| format!("reading the address {address}"))
     }
 
     /// The connections that a node keeps open to the servers behind it, by their addresses.

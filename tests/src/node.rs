@@ -132,6 +132,11 @@ impl Node {
         &self.base_url
     }
 
+    /// `127.0.0.1:port` of the public listener.
+    pub fn address(&self) -> &str {
+        self.base_url.trim_start_matches("http://")
+    }
+
     /// `http://127.0.0.1:port` of probes and metrics.
     pub fn admin_url(&self) -> &str {
         &self.admin_url

@@ -129,7 +129,7 @@ async fn a_damaged_data_directory_is_refused_in_one_line() -> Result<()> {
 async fn a_node_that_is_told_to_stop_is_not_ready_and_answers_what_it_has_begun_to_take() -> Result<()> {
     let mut node = Node::start().await?;
     let admin = Client::new(node.admin_url())?;
-    let address = node.base_url().strip_prefix("http://").context("a node speaks HTTP")?.to_owned();
+    let address = node.address().to_owned();
     let body = r#"{"original_url":"https://www.example.com/late","custom_alias":"late"}"#;
     let (first, rest) = body.split_at(20);
     let mut stream = TcpStream::connect(&address).await?;
@@ -191,7 +191,7 @@ async fn a_connection_in_use_is_told_to_close_before_a_node_that_stops_closes_it
     // Several times, because a node's tasks do not always run in the same order.
     for _ in 0..8 {
         let mut node = Node::start().await?;
-        let address = node.base_url().strip_prefix("http://").context("a node speaks HTTP")?.to_owned();
+        let address = node.address().to_owned();
         let mut stream = TcpStream::connect(&address).await?;
         let answer = ask_on(&mut stream).await?;
         ensure!(answer.starts_with("http/1.1 200 ") && !answer.contains("connection: close"), "answered with {answer}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
@@ -38,14 +38,9 @@ impl Rest {
     pub async fn discard(self) {
         let Some(rest) = self.0 else { return };
         let discarded = async {
-            let Ok(mut body) = rest.await else { return };
-            let mut bytes = 0;
-            while let Some(Ok(frame)) = body.frame().await {
-                bytes += frame.data_ref().map_or(0, Bytes::len);
-                if bytes > REST_BYTES_MAX {
-                    return;
-                }
-            }
+            let Ok(body) = rest.await else { return };
+            let mut body = Limited::new(body, REST_BYTES_MAX);
+            while let Some(Ok(_)) = body.frame().await {}
         };
         let _ = tokio::time::timeout(REST_DEADLINE, discarded).await;
     }

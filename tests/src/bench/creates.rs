@@ -88,7 +88,7 @@ pub fn on_disk() -> Result<TempDir> {
 
 /// The node's address for a bare connection.
 pub fn address(node: &Node) -> Result<SocketAddr> {
-    node.base_url().trim_start_matches("http://").parse().context("reading the node's address")
+    node.address().parse().context("reading the node's address")
 }
 
 /// Requests that each create another link.

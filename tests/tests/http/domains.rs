@@ -20,7 +20,7 @@ async fn one_alias_leads_elsewhere_on_each_domain() -> Result<()> {
         assert_eq!(link["short_url"], json!(format!("{base}/{alias}")));
         links.push(link);
     }
-    let own = scene.node.base_url().trim_start_matches("http://");
+    let own = scene.node.address();
     for (host, link) in [
         (own, &links[0]),
         (DOMAINS[0], &links[1]),

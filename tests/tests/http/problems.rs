@@ -14,9 +14,8 @@ use super::scene::{Scene, create, expect_problem, expect_refused, path_of, post_
 const URLS: &str = "/api/v1/urls";
 const JSON: Option<&str> = Some("application/json");
 
-fn address_of(scene: &Scene) -> &str {
-    scene.node.base_url().trim_start_matches("http://")
-}
+/// How a POST of JSON begins, for those that are written by hand.
+const HEAD: &str = "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 
 #[tokio::test]
 async fn a_body_that_is_no_json_is_refused_as_what_it_is() -> Result<()> {
@@ -80,7 +79,7 @@ async fn a_body_over_64_kib_is_refused_and_one_of_64_kib_is_read() -> Result<()>
 #[tokio::test]
 async fn who_is_refused_while_still_sending_is_answered_and_keeps_the_connection() -> Result<()> {
     let scene = Scene::open().await?;
-    let mut connection = load::connect(address_of(&scene).parse()?).await?;
+    let mut connection = load::connect(scene.node.address().parse()?).await?;
     for (method, path, token, bytes, status) in [
         ("POST", URLS, None, 1_000_000, 413),
         ("POST", URLS, Some("Bearer none"), 60_000, 401),
@@ -109,9 +108,8 @@ async fn who_is_refused_while_still_sending_is_answered_and_keeps_the_connection
 async fn who_asks_whether_to_send_a_body_is_refused_before_it_is_sent() -> Result<()> {
     let scene = Scene::open().await?;
     for (token, first_line) in [("", "HTTP/1.1 100 "), ("authorization: Bearer none\r\n", "HTTP/1.1 401 ")] {
-        let mut stream = TcpStream::connect(address_of(&scene)).await?;
-        let head = "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
-        let asks = format!("{head}{token}expect: 100-continue\r\ncontent-length: 60000\r\n\r\n");
+        let mut stream = TcpStream::connect(scene.node.address()).await?;
+        let asks = format!("{HEAD}{token}expect: 100-continue\r\ncontent-length: 60000\r\n\r\n");
         stream.write_all(asks.as_bytes()).await?;
         let mut answer = vec![0; first_line.len()];
         timeout(Duration::from_secs(10), stream.read_exact(&mut answer)).await.context("no answer")??;
@@ -123,9 +121,8 @@ async fn who_asks_whether_to_send_a_body_is_refused_before_it_is_sent() -> Resul
 #[tokio::test]
 async fn a_body_without_end_is_not_read_for_long() -> Result<()> {
     let scene = Scene::open().await?;
-    let mut stream = TcpStream::connect(address_of(&scene)).await?;
-    let head = "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
-    stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
+    let mut stream = TcpStream::connect(scene.node.address()).await?;
+    stream.write_all(format!("{HEAD}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
     // Far more than what systems keep for a reader that does not come.
     let mib = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
     let sent = async {
@@ -211,7 +208,7 @@ async fn a_method_that_a_path_does_not_know_is_refused_with_those_it_does() -> R
 async fn requests_that_are_sent_ahead_on_one_connection_are_answered_in_order() -> Result<()> {
     let scene = Scene::open().await?;
     let link = create(&scene.anyone, &json!({ "original_url": "https://example.com/" })).await?;
-    let address = address_of(&scene).to_owned();
+    let address = scene.node.address().to_owned();
     let mut stream = TcpStream::connect(&address).await?;
     let get = |path: &str, id: usize, last: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nX-Request-ID: id-{id}\r\n{last}\r\n")
@@ -241,7 +238,7 @@ async fn requests_that_are_sent_ahead_on_one_connection_are_answered_in_order() 
 #[tokio::test]
 async fn what_is_no_http_does_not_disturb_the_others() -> Result<()> {
     let scene = Scene::open().await?;
-    let address = address_of(&scene).to_owned();
+    let address = scene.node.address().to_owned();
     let huge = format!("GET / HTTP/1.1\r\nHost: {address}\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     for garbage in [
         "\0\0\0\0\r\n\r\n",
@@ -266,10 +263,10 @@ async fn what_is_no_http_does_not_disturb_the_others() -> Result<()> {
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up_as_the_callers_affair() -> Result<()> {
     let scene = Scene::open().await?;
-    let mut stream = TcpStream::connect(address_of(&scene)).await?;
-    let head =
-        "POST /api/v1/urls HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
-    stream.write_all(format!("{head}content-length: 50\r\n\r\n{{\"original_url\":").as_bytes()).await?;
+    let mut stream = TcpStream::connect(scene.node.address()).await?;
+    stream
+        .write_all(format!("{HEAD}connection: close\r\ncontent-length: 50\r\n\r\n{{\"original_url\":").as_bytes())
+        .await?;
     let mut answer = String::new();
     timeout(Duration::from_secs(15), stream.read_to_string(&mut answer)).await.context("no answer")??;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("application/problem+json"), "{answer}");
