@@ -29,7 +29,7 @@ pub mod tikv;
 mod transact;
 pub(crate) mod write_set;
 
-pub use transact::TRANSACT_ATTEMPTS_MAX;
+pub use transact::TRANSACT_DEADLINE;
 
 /// Longest key, in bytes: far above the longest text in a key, and below what either engine takes.
 pub const KEY_BYTES_MAX: usize = 4 << 10;

@@ -29,6 +29,17 @@ pub const SCRIPT: &str = "tests/env/tikv.sh";
 /// PD and three stores start in 5 s on two idle cores.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 
+/// What a store that refuses does all the same.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused {
+    /// Nothing.
+    Unexecuted,
+    /// What it was asked: the client cannot tell.
+    Executed,
+    /// It refuses only to commit the rows of a transaction whose primary row is committed.
+    SecondaryCommits,
+}
+
 /// A running cluster. Indices of PD members and stores begin with 0.
 #[derive(Debug)]
 pub struct Tikv {
@@ -160,9 +171,14 @@ impl Tikv {
         self.ask_stores(&format!("/drop?share={share}")).await
     }
 
-    /// Declines to commit in one phase.
-    pub async fn decline_one_phase(&self) -> Result<()> {
-        self.ask_stores("/two-phases").await
+    /// Refuses this share of reads and writes, in the words of TiKV that `tests/env/tikv/store/refusal.go` lists.
+    pub async fn refuse(&self, kind: &str, share: f64, what: Refused) -> Result<()> {
+        let more = match what {
+            Refused::Unexecuted => "",
+            Refused::Executed => "&executed",
+            Refused::SecondaryCommits => "&secondaries",
+        };
+        self.ask_stores(&format!("/refuse?kind={kind}&share={share}{more}")).await
     }
 
     /// Ends delays, losses and refusals, and begins to count anew.
@@ -182,6 +198,11 @@ impl Tikv {
     /// Takes an address of [`Layout::Replicas`] down; its regions have no leader for a second, then another address.
     pub async fn stop_address(&self, address: usize) -> Result<()> {
         self.store(0)?.ask(&format!("/stop?store={address}")).await
+    }
+
+    /// The same where the election takes so long.
+    pub async fn stop_address_for_an_election_of(&self, address: usize, election: Duration) -> Result<()> {
+        self.store(0)?.ask(&format!("/stop?store={address}&election={}ms", election.as_millis())).await
     }
 
     /// Brings the address back.

@@ -89,7 +89,17 @@ mod contract {
         let delete: Write = |transaction| transaction.delete("k".into());
         let lock: Write = |transaction| transaction.lock("k".into());
         let other: Write = |transaction| transaction.put("other".into(), "v".into());
-        let cases: [(&str, Write, Write, Result<(), KvError>); 8] = [
+        let insert: Write = |transaction| transaction.insert("k".into(), "v".into());
+        let undone: Write = |transaction| {
+            transaction.insert("k".into(), "v".into());
+            transaction.delete("k".into());
+        };
+        let cases: [(&str, Write, Write, Result<(), KvError>); 13] = [
+            ("undone insert, insert", undone, insert, Err(KvError::Conflict)),
+            ("undone insert, undone insert", undone, undone, Err(KvError::Conflict)),
+            ("undone insert, put", undone, put, Err(KvError::Conflict)),
+            ("delete, insert", delete, insert, Err(KvError::Conflict)),
+            ("delete, undone insert", delete, undone, Err(KvError::Conflict)),
             ("put, put", put, put, Err(KvError::Conflict)),
             ("put, blind delete", put, delete, Err(KvError::Conflict)),
             ("delete, put", delete, put, Err(KvError::Conflict)),
@@ -105,6 +115,46 @@ mod contract {
             second_write(&mut second);
             first.commit().await.unwrap();
             assert_eq!(second.commit().await, expected, "{name}");
+        }
+    }
+
+    /// What an insert that is deleted again leaves: nothing, whatever else its transaction does, unless the key was there.
+    pub(super) async fn an_insert_that_is_deleted_again_leaves_nothing_but_must_find_nothing(kv: Kv) {
+        type More = fn(&mut Transaction);
+        let alone: More = |_| {};
+        let before: More = |transaction| transaction.put("a".into(), "1".into());
+        let after: More = |transaction| transaction.put("z".into(), "1".into());
+        let locked: More = |transaction| transaction.lock("a".into());
+        for (name, more) in [("alone", alone), ("before", before), ("after", after), ("locked", locked)] {
+            for is_there in [false, true] {
+                let mut transaction = kv.begin().await.unwrap();
+                if is_there {
+                    transaction.put("k".into(), "1".into());
+                } else {
+                    transaction.delete("k".into());
+                }
+                transaction.commit().await.unwrap();
+                let mut transaction = kv.begin().await.unwrap();
+                more(&mut transaction);
+                transaction.insert("k".into(), "2".into());
+                transaction.delete("k".into());
+                let expected = if is_there { Err(KvError::AlreadyExists { key: b"k".to_vec() }) } else { Ok(()) };
+                assert_eq!(transaction.commit().await, expected, "{name}, there: {is_there}");
+                assert_eq!(kv.get(b"k").await.unwrap(), is_there.then(|| b"1".to_vec()), "{name}");
+            }
+        }
+    }
+
+    /// A snapshot that was taken before a commit never shows it, although nothing was read through it meanwhile.
+    pub(super) async fn a_snapshot_shows_nothing_that_was_committed_after_it_was_taken(kv: Kv) {
+        for round in 0..20_u8 {
+            let mut transaction = kv.begin().await.unwrap();
+            let snapshot = kv.snapshot().await.unwrap();
+            transaction.put(vec![round], b"1".to_vec());
+            transaction.commit().await.unwrap();
+            let seen = snapshot.scan(vec![round]..vec![round + 1], 1).await.unwrap();
+            assert!(seen.is_empty(), "round {round}: {seen:?}");
+            assert_eq!(kv.get(&[round]).await.unwrap(), Some(b"1".to_vec()), "what is acknowledged is seen");
         }
     }
 
@@ -183,7 +233,8 @@ mod contract {
                 .await
             });
         }
-        assert!(racers.join_all().await.iter().all(Result::is_ok));
+        let results = racers.join_all().await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
         assert_eq!(read_count(kv.get(b"count").await.unwrap()), RACERS);
     }
 
@@ -416,6 +467,8 @@ on_every_engine!([
     a_transaction_sees_its_own_writes_and_nobody_elses,
     a_dropped_transaction_writes_nothing,
     the_second_writer_of_a_key_conflicts,
+    an_insert_that_is_deleted_again_leaves_nothing_but_must_find_nothing,
+    a_snapshot_shows_nothing_that_was_committed_after_it_was_taken,
     reads_alone_never_conflict,
     one_after_another_nobody_conflicts,
     an_insert_finds_its_key_taken,

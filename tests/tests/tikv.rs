@@ -14,8 +14,10 @@ use shortener_node::kv::{Kv, KvError, READ_DEADLINE, WRITE_DEADLINE};
 use shortener_tests::certificates::Certificates;
 use shortener_tests::server_process::{fresh_name, wait_until};
 use shortener_tests::sizes::sized;
-use shortener_tests::tikv::{Layout, Tikv, TikvBuilder};
+use shortener_tests::tikv::{Layout, Refused, Tikv, TikvBuilder};
 use shortener_tests::tikv_engine::Engine;
+use tikv_client::transaction::HeartbeatOption;
+use tikv_client::{CheckLevel, TimestampExt, Transaction, TransactionClient, TransactionOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -31,6 +33,9 @@ const SLACK: Duration = Duration::from_millis(750);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// The same for PD, which first has to elect a leader.
 const ELECTION: Duration = Duration::from_secs(15);
+
+/// How long a row stays locked by a transaction that nobody ends.
+const LOCK_LIVES: Duration = Duration::from_secs(3);
 
 /// A cluster of its own for a test that harms it, and an engine on it; none where none can be had.
 async fn cluster(builder: TikvBuilder) -> Option<(Tikv, Engine)> {
@@ -261,82 +266,255 @@ async fn with_mutual_tls_it_works_and_without_a_certificate_it_is_refused() {
     tokio::join!(refused(None), refused(Some(stranger)));
 }
 
-/// What came of an insert that may have lost its answer.
-type Outcome = (String, Result<(), KvError>);
+/// What goes wrong while transactions are committed.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Answers to prewrites and commits are lost.
+    LostAnswers,
+    /// Requests are refused, in the words of TiKV.
+    Refusals(&'static str, Refused),
+    /// Regions are cut in two.
+    Splits,
+    /// Leaders move.
+    MovingLeaders,
+}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_lost_is_found_out_or_said_to_be() {
-    let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
-    let kv = engine.kv.clone();
-    works_within(&kv, RECOVERY).await;
-    // Two regions: half of the transactions below are committed in two phases.
-    cluster.split(b"stest\0m").await.unwrap();
-    cluster.drop_write_answers(0.3).await.unwrap();
+const TROUBLES: [Trouble; 10] = [
+    Trouble::LostAnswers,
+    Trouble::Refusals("server_is_busy", Refused::Unexecuted),
+    Trouble::Refusals("server_is_busy", Refused::SecondaryCommits),
+    // A leader that steps down says so to whoever waits for it, whatever becomes of what it was asked.
+    Trouble::Refusals("stale_command", Refused::Executed),
+    Trouble::Refusals("data_is_not_ready", Refused::Unexecuted),
+    Trouble::Refusals("epoch_not_match", Refused::Executed),
+    Trouble::Refusals("not_leader", Refused::Unexecuted),
+    Trouble::Refusals("memory_quota", Refused::Executed),
+    Trouble::Splits,
+    Trouble::MovingLeaders,
+];
+
+/// How often a region is cut while transactions are committed, and what lies between two such events.
+const SPLITS: usize = 20;
+const BETWEEN_TROUBLES: Duration = Duration::from_millis(20);
+
+impl Trouble {
+    async fn begin(self, cluster: &Tikv) -> Result<()> {
+        match self {
+            Self::LostAnswers => cluster.drop_write_answers(0.3).await,
+            Self::Refusals(kind, what) => cluster.refuse(kind, 0.2, what).await,
+            Self::Splits | Self::MovingLeaders => Ok(()),
+        }
+    }
+
+    /// One more of those that happen again and again.
+    async fn happen(self, cluster: &Tikv, round: usize) -> Result<()> {
+        match self {
+            Self::Splits if round < SPLITS => cluster.split(format!("stest\0a{round:02}").as_bytes()).await,
+            Self::MovingLeaders => cluster.move_leaders(round % 3).await,
+            Self::Splits | Self::LostAnswers | Self::Refusals(..) => std::future::pending().await,
+        }
+    }
+}
+
+/// What came of a transaction of two rows.
+type Outcome = ([String; 2], Result<(), KvError>);
+
+/// Commits transactions of two rows each, half of them in one region and half in two.
+async fn commit_pairs(kv: &Kv, trouble: usize) -> Vec<Outcome> {
     let mut writers = JoinSet::new();
     for writer in 0..8_u32 {
         let kv = kv.clone();
         writers.spawn(async move {
             let mut outcomes: Vec<Outcome> = Vec::new();
             for number in 0..sized(25, 1_000) {
-                let name = format!("{writer}-{number}");
-                let keys = [format!("a{name}"), if number % 2 == 0 { format!("b{name}") } else { format!("z{name}") }];
+                let name = format!("{:02}-{trouble}-{writer}", number % 100);
+                let other = if number % 2 == 0 { 'a' } else { 'z' };
+                let keys = [format!("a{name}-{number}"), format!("{other}{name}-{number}-other")];
                 let Ok(mut transaction) = kv.begin().await else { continue };
                 for key in &keys {
                     transaction.insert(key.clone().into(), b"1".to_vec());
                 }
-                outcomes.push((name, transaction.commit().await));
+                outcomes.push((keys, transaction.commit().await));
             }
             outcomes
         });
     }
-    let outcomes: Vec<Outcome> = writers.join_all().await.into_iter().flatten().collect();
-    cluster.reset_faults().await.unwrap();
+    writers.join_all().await.into_iter().flatten().collect()
+}
+
+/// Reads rows, and again while one of them is locked by a transaction that was left half-way.
+async fn read_settled(kv: &Kv, keys: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+    let settled = async {
+        loop {
+            match kv.snapshot().await.unwrap().batch_get(keys).await {
+                Ok(values) => return values,
+                Err(KvError::Unavailable { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    tokio::time::timeout(LOCK_LIVES + ELECTION, settled).await.expect("rows stay locked")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_in_a_commit_it_is_whole_and_what_is_said_of_it_is_true() {
+    let Some((cluster, engine)) = cluster(Tikv::builder().layout(Layout::Replicas)).await else { return };
+    let kv = engine.kv.clone();
     works_within(&kv, RECOVERY).await;
+    cluster.split(b"stest\0m").await.unwrap();
+    for (number, trouble) in TROUBLES.into_iter().enumerate() {
+        trouble.begin(&cluster).await.unwrap();
+        let happening = async {
+            for round in 0.. {
+                trouble.happen(&cluster, round).await.unwrap();
+                tokio::time::sleep(BETWEEN_TROUBLES).await;
+            }
+        };
+        let outcomes = tokio::select! {
+            outcomes = commit_pairs(&kv, number) => outcomes,
+            () = happening => unreachable!("it happens for ever"),
+        };
+        let seen = cluster.status().await.unwrap();
+        cluster.reset_faults().await.unwrap();
+        works_within(&kv, RECOVERY).await;
+        expect_true(&kv, trouble, outcomes).await;
+        if let Trouble::Refusals(..) = trouble {
+            assert!(seen.refused > 0, "{trouble:?}: nothing was refused");
+        }
+    }
+}
+
+/// Checks outcomes against the rows that are there.
+async fn expect_true(kv: &Kv, trouble: Trouble, outcomes: Vec<Outcome>) {
+    let keys: Vec<Vec<u8>> = outcomes.iter().flat_map(|(keys, _)| keys.clone()).map(String::into_bytes).collect();
+    let found = read_settled(kv, &keys).await;
     let (mut acknowledged, mut refused) = (0, 0);
-    for (name, outcome) in outcomes {
-        let found = kv.get(format!("a{name}").as_bytes()).await.unwrap().is_some();
-        let other = [format!("b{name}"), format!("z{name}")].map(String::into_bytes);
-        let others = kv.snapshot().await.unwrap().batch_get(&other).await.unwrap();
-        assert_eq!(others.iter().flatten().count(), usize::from(found), "{name} is there in part");
+    for ((keys, outcome), found) in outcomes.into_iter().zip(found.chunks_exact(2)) {
+        assert_eq!(found[0], found[1], "{trouble:?}: {keys:?} are there in part");
+        let is_there = found[0].is_some();
         match outcome {
             Ok(()) => {
                 acknowledged += 1;
-                assert!(found, "{name} was acknowledged and is lost");
+                assert!(is_there, "{trouble:?}: {keys:?} were acknowledged and are lost");
             }
             Err(KvError::Undetermined) => {}
             Err(error) => {
                 refused += 1;
-                assert!(!found, "{name} was refused with {error} and is there");
+                assert!(!is_there, "{trouble:?}: {keys:?} were refused with {error} and are there");
             }
         }
     }
-    assert!(acknowledged > 0, "no answer came through; {refused} were refused");
+    assert!(acknowledged > 0, "{trouble:?}: no answer came through; {refused} were refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_declines_to_commit_in_one_phase_is_asked_for_two() {
+async fn rows_that_a_commit_left_locked_are_readable_at_once() {
     let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
     let kv = engine.kv.clone();
-    insert(&kv, "a").await.unwrap();
-    // The first probe may have come before the first connection.
-    let up = async || Ok(kv.condition().unwrap().is_up);
-    wait_until("the cluster counts as up", RECOVERY, up).await.unwrap();
-    cluster.decline_one_phase().await.unwrap();
-    for number in 0..20_u32 {
-        let key = format!("b{number}").into_bytes();
-        let committed = kv.transact(async |mut transaction| {
-            let counted = transaction.get(b"count").await?.unwrap_or_default();
-            transaction.put(b"count".to_vec(), [counted, vec![0]].concat());
-            transaction.insert(key.clone(), b"1".to_vec());
-            Ok::<_, KvError>((transaction, ()))
-        });
-        within(WRITE_DEADLINE, committed).await.unwrap();
+    works_within(&kv, RECOVERY).await;
+    cluster.refuse("server_is_busy", 1.0, Refused::SecondaryCommits).await.unwrap();
+    for round in 0..5_u8 {
+        let mut transaction = kv.begin().await.unwrap();
+        for row in ["a", "b", "z"] {
+            transaction.put(row.into(), vec![round]);
+        }
+        transaction.commit().await.unwrap();
+        for row in ["z", "b", "a"] {
+            assert_eq!(kv.get(row.as_bytes()).await.unwrap(), Some(vec![round]), "{row}");
+        }
     }
-    assert_eq!(kv.get(b"count").await.unwrap(), Some(vec![0; 20]), "each was committed once");
+    assert!(cluster.status().await.unwrap().refused > 0, "no row was left locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_64_writers_of_one_row_has_its_turn_at_30_ms_a_commit() {
+    let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
+    let kv = engine.kv.clone();
+    works_within(&kv, RECOVERY).await;
+    // A commit is a prewrite and a commit.
+    cluster.delay_answers(1.0, Duration::from_millis(15)).await.unwrap();
+    let mut writers = JoinSet::new();
+    for _ in 0..64 {
+        let kv = kv.clone();
+        writers.spawn(async move {
+            kv.transact(async |mut transaction| {
+                let counted = transaction.get(b"count").await?.unwrap_or_default();
+                transaction.put(b"count".to_vec(), [counted, vec![0]].concat());
+                Ok::<_, KvError>((transaction, ()))
+            })
+            .await
+        });
+    }
+    let results = writers.join_all().await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(kv.get(b"count").await.unwrap(), Some(vec![0; 64]), "each was committed once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_one_prewrite_a_region_and_one_commit_that_its_caller_waits_for() {
+    let Some((cluster, engine)) = cluster(Tikv::builder()).await else { return };
+    let kv = engine.kv.clone();
+    works_within(&kv, RECOVERY).await;
+    cluster.split(b"stest\0m").await.unwrap();
+    // The client has to learn of the second region.
+    let mut both = kv.begin().await.unwrap();
+    both.put("a".into(), Vec::new());
+    both.put("z".into(), Vec::new());
+    both.commit().await.unwrap();
+    for (rows, prewrites, commits) in [(vec!["a"], 1, 1), (vec!["a", "b", "c", "d"], 1, 2), (vec!["a", "b", "z"], 2, 3)]
+    {
+        let settled = async || Ok::<_, anyhow::Error>(cluster.status().await?.requests("KvCommit") >= commits);
+        cluster.reset_faults().await.unwrap();
+        let mut transaction = kv.begin().await.unwrap();
+        for row in &rows {
+            transaction.put((*row).into(), b"1".to_vec());
+        }
+        transaction.commit().await.unwrap();
+        wait_until("the other rows are committed too", RECOVERY, settled).await.unwrap();
+        let status = cluster.status().await.unwrap();
+        let count = |method| status.requests(method);
+        assert_eq!((count("KvPrewrite"), count("KvCommit")), (prewrites, commits), "{rows:?}");
+    }
+}
+
+/// What a transaction of the bare client commits at, in one phase.
+async fn commit_in_one_phase(mut transaction: Transaction) -> Result<u64, tikv_client::Error> {
+    transaction.put("k".to_owned(), "v".to_owned()).await?;
+    Ok(transaction.commit().await?.map_or(0, |at| at.version()))
+}
+
+/// The store of the tests is to be no kinder than TiKV, which commits in one phase just above what it has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_commits_in_one_phase_at_the_highest_timestamp_that_it_has_seen() {
+    let Some(cluster) = Tikv::builder().layout(Layout::Replicas).start().await.unwrap() else { return };
+    let client = TransactionClient::new(cluster.pd_endpoints()).await.unwrap();
+    let options = || {
+        let options = TransactionOptions::new_optimistic().try_one_pc().drop_check(CheckLevel::None);
+        options.heartbeat_option(HeartbeatOption::NoHeartbeat)
+    };
+    let two = async || {
+        let first = client.begin_with_options(options()).await.unwrap();
+        (first, client.begin_with_options(options()).await.unwrap())
+    };
+    let (first, second) = two().await;
+    let began = second.start_timestamp().version();
+    assert!(commit_in_one_phase(first).await.unwrap() <= began, "it has seen nothing later");
+    commit_in_one_phase(second).await.expect("the second writer misses the conflict");
     let status = cluster.status().await.unwrap();
-    assert!(status.declined > 0, "none was declined");
-    assert!(status.declined < 5, "{} were asked for in vain", status.declined);
-    assert!(kv.condition().unwrap().is_up, "to decline is to answer");
+    assert_eq!((status.requests("KvPrewrite"), status.requests("KvCommit")), (2, 0), "one request each");
+
+    let (first, second) = two().await;
+    let began = second.start_timestamp().version();
+    let now = client.current_timestamp().await.unwrap();
+    client.snapshot(now, options()).get("another".to_owned()).await.unwrap();
+    assert!(commit_in_one_phase(first).await.unwrap() > began, "it has seen a later read");
+    commit_in_one_phase(second).await.unwrap_err();
+
+    let (first, second) = two().await;
+    let began = second.start_timestamp().version();
+    cluster.move_leaders(1).await.unwrap();
+    assert!(commit_in_one_phase(first).await.unwrap() > began, "a new leader asks PD");
+    commit_in_one_phase(second).await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,20 +549,12 @@ async fn what_a_dead_writer_left_locked_is_readable_again() {
     })
     .join()
     .unwrap();
-    let lock_lives = Duration::from_secs(3);
     let readable = async {
         for writer in 0..32 {
             let keys = [format!("a{writer}").into_bytes(), format!("z{writer}").into_bytes()];
-            let values = loop {
-                let snapshot = engine.kv.snapshot().await.unwrap();
-                match snapshot.batch_get(&keys).await {
-                    Ok(values) => break values,
-                    Err(KvError::Unavailable { .. }) => {}
-                    Err(other) => panic!("{other}"),
-                }
-            };
+            let values = read_settled(&engine.kv, &keys).await;
             assert_eq!(values[0], values[1], "half a transaction is seen");
         }
     };
-    tokio::time::timeout(lock_lives + ELECTION, readable).await.expect("rows stay locked");
+    tokio::time::timeout(LOCK_LIVES + ELECTION, readable).await.expect("rows stay locked");
 }

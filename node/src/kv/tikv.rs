@@ -1,8 +1,8 @@
 //! The engine that nodes share: TiKV, through its transactional API.
 //!
-//! Transactions are TiKV's own optimistic ones, committed in one phase where their keys lie in one region. Timestamps are
-//! the placement driver's: they are the store's clock. All keys begin with the keyspace's name, so that several
-//! keyspaces, and other users of TiKV, share one cluster.
+//! Transactions are TiKV's own optimistic ones, committed in two phases: the timestamp of the commit is drawn from the
+//! placement driver after all rows are locked. Timestamps are the store's clock. All keys begin with the keyspace's name,
+//! so that several keyspaces, and other users of TiKV, share one cluster.
 //!
 //! The client (`tikv-client` 0.4) has traps, each closed here and nowhere else:
 //! - It waits for a hung placement driver or store far beyond any use: every call has a deadline.
@@ -10,13 +10,16 @@
 //! - An answer that is lost is an error like any other, although the transaction may have been committed. [`commit`] then
 //!   rolls back: a rollback that succeeds proves that it was not and never will be; else nobody knows, and that is said.
 //! - A lock whose transaction died before its primary row was locked is never resolved: [`orphans`] does it.
-//! - A store may decline to commit in one phase, and the client gives up: [`one_phase`] begins again in two.
+//! - It sets no lower bound (`min_commit_ts`) for a commit in one phase or an asynchronous one. TiKV then commits just
+//!   above the highest timestamp that the store has seen. That may lie before the start of a transaction that has read
+//!   nothing yet: it misses the conflict, and a snapshot that was taken before sees the commit. Neither kind is used.
+//! - An insert that is deleted again becomes a mere check, which locks nothing and leaves no primary row to commit:
+//!   [`commit`] reads the row and sends a deletion.
 //! - A transaction that is dropped panics, and asynchronous commits leave locks that nobody resolves: neither is used.
 
 mod commit;
 mod connection;
 mod fault;
-mod one_phase;
 mod orphans;
 mod settings;
 
@@ -35,7 +38,6 @@ use crate::kv::{KvError, READ_DEADLINE, Row, SCAN_BYTES_MAX, check_limit};
 use crate::resilience::{BackEndMetrics, CallError, Condition, Resilience};
 use connection::Connection;
 use fault::Fault;
-use one_phase::OnePhase;
 use orphans::Orphans;
 
 pub use settings::{TikvSettings, Tls};
@@ -59,7 +61,6 @@ struct Inner {
     connection: Connection,
     resilience: Resilience,
     orphans: Orphans,
-    one_phase: OnePhase,
 }
 
 impl Tikv {
@@ -68,9 +69,8 @@ impl Tikv {
         let inner = Inner {
             prefix: settings.prefix(),
             connection: Connection::new(settings, clock.clone()),
-            resilience: Resilience::new("tikv", clock.clone(), metrics),
+            resilience: Resilience::new("tikv", clock, metrics),
             orphans: Orphans::default(),
-            one_phase: OnePhase::new(clock),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -125,8 +125,7 @@ impl Tikv {
     pub(super) async fn begin(&self) -> Result<(Started, View), KvError> {
         let begin = || async {
             let (client, generation) = self.inner.connection.client()?;
-            let options = if self.inner.one_phase.is_worth_trying() { options().try_one_pc() } else { options() };
-            let begun = client.begin_with_options(options).await;
+            let begun = client.begin_with_options(options()).await;
             Ok((begun.map_err(|error| self.inner.fault(generation, &error))?, generation))
         };
         let (transaction, generation) = self.read(begin).await?;

@@ -92,8 +92,8 @@ pub struct StoreStatus {
     pub delayed: u64,
     /// Answers to prewrites and commits that were lost on purpose.
     pub dropped: u64,
-    /// Commits in one phase that were declined on purpose.
-    pub declined: u64,
+    /// Requests that were refused on purpose.
+    pub refused: u64,
     /// Connections that are open now.
     pub connections: u64,
     /// The regions that are here.
@@ -121,13 +121,13 @@ impl StoreStatus {
     }
 
     pub(super) fn add(&mut self, other: Self) {
-        let Self { requests, delayed, dropped, declined, connections, regions } = other;
+        let Self { requests, delayed, dropped, refused, connections, regions } = other;
         for (method, count) in requests {
             *self.requests.entry(method).or_default() += count;
         }
         self.delayed += delayed;
         self.dropped += dropped;
-        self.declined += declined;
+        self.refused += refused;
         self.connections += connections;
         self.regions.extend(regions);
     }

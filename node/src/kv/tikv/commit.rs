@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tikv_client::{Error, Transaction};
+use tikv_client::{Error, Timestamp, Transaction};
 
 use super::fault::Fault;
 use super::{Started, Tikv, unavailable};
+use crate::ambient::Clock;
 use crate::kv::write_set::{Change, Write};
 use crate::kv::{KvError, WRITE_DEADLINE};
 use crate::resilience::Verdict;
@@ -21,10 +22,13 @@ const _: () = assert!(COMMIT_DEADLINE.as_millis() + ROLLBACK_DEADLINE.as_millis(
 pub(super) async fn commit(started: Started, writes: BTreeMap<Vec<u8>, Write>) -> Result<(), KvError> {
     let Started { engine, mut transaction, generation } = started;
     let inner = &engine.inner;
+    let clock = Clock::system();
+    expect_absent(&engine, &transaction.start_timestamp(), &writes).await?;
     inner.resilience.admit().map_err(|_| unavailable("it fails, and is asked again once it works"))?;
     let rows = writes.len();
     buffer(&engine, &mut transaction, writes).await.map_err(|_| unavailable("a transaction cannot be built"))?;
-    let fault = match tokio::time::timeout(COMMIT_DEADLINE, transaction.commit()).await {
+    let left = COMMIT_DEADLINE.saturating_sub(clock.monotonic());
+    let fault = match tokio::time::timeout(left, transaction.commit()).await {
         Ok(Ok(_)) => {
             inner.resilience.record(true);
             inner.connection.answered();
@@ -48,12 +52,6 @@ pub(super) async fn commit(started: Started, writes: BTreeMap<Vec<u8>, Write>) -
             }
             Err(KvError::AlreadyExists { key })
         }
-        Some(Fault::OnePhaseDeclined) => {
-            inner.one_phase.declined();
-            roll_back(&mut transaction).await;
-            // Whoever began it begins again, in two phases this time.
-            Err(KvError::Conflict)
-        }
         Some(Fault::Unreachable { reason } | Fault::Unavailable { reason }) => {
             Err(fate(&mut transaction, &reason).await)
         }
@@ -64,20 +62,30 @@ pub(super) async fn commit(started: Started, writes: BTreeMap<Vec<u8>, Write>) -
     }
 }
 
-/// Hands the writes to the client, which only keeps them.
+/// Reads what was inserted and deleted again, if anything: it must not have been there when the transaction began. The
+/// deletion itself then sees to it that nobody has written it since.
+async fn expect_absent(engine: &Tikv, at: &Timestamp, writes: &BTreeMap<Vec<u8>, Write>) -> Result<(), KvError> {
+    let inserted_and_deleted = |write: &Write| write.must_not_exist && write.change == Change::Delete;
+    let keys = writes.iter().filter(|(_, write)| inserted_and_deleted(write)).map(|(key, _)| key.clone());
+    let keys: Vec<Vec<u8>> = keys.collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let values = engine.read(|| engine.inner.batch_get(at, &keys)).await?;
+    let present = keys.into_iter().zip(values).find(|(_, value)| value.is_some());
+    present.map_or(Ok(()), |(key, _)| Err(KvError::AlreadyExists { key }))
+}
+
+/// Hands the writes to the client, which only keeps them. It takes the first for its primary row, whose commit decides for
+/// all: one that is written, if any is, as a row that is only locked leaves nothing to read.
 async fn buffer(engine: &Tikv, transaction: &mut Transaction, writes: BTreeMap<Vec<u8>, Write>) -> Result<(), Error> {
-    for (key, Write { must_not_exist, change }) in writes {
+    let (locked, written): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(_, write)| write.change == Change::Lock);
+    for (key, Write { must_not_exist, change }) in written.into_iter().chain(locked) {
         let key = engine.inner.stored(&key);
         match change {
             Change::Put(value) if must_not_exist => transaction.insert(key, value).await?,
             Change::Put(value) => transaction.put(key, value).await?,
-            Change::Delete => {
-                if must_not_exist {
-                    // Only that it must not exist is left of an insert that was deleted again.
-                    transaction.insert(key.clone(), Vec::new()).await?;
-                }
-                transaction.delete(key).await?;
-            }
+            Change::Delete => transaction.delete(key).await?,
             Change::Lock => transaction.lock_keys([key]).await?,
         }
     }

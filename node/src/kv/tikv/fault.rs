@@ -12,8 +12,6 @@ pub(super) enum Fault {
     Conflict,
     /// An insert found its key, which is given without the keyspace's prefix.
     AlreadyExists { key: Vec<u8> },
-    /// The store will not commit in one phase now. What it locked instead is not committed.
-    OnePhaseDeclined,
     /// A store or the placement driver cannot be connected to; the client may never try another by itself.
     Unreachable { reason: String },
     /// It did not answer, or answered that it cannot do it now.
@@ -31,7 +29,6 @@ impl Fault {
                 faults.min_by_key(Self::rank).unwrap_or_else(|| Self::unavailable(error))
             }
             Error::UndeterminedError(inner) | Error::PessimisticLockError { inner, .. } => Self::of(inner, prefix),
-            Error::OnePcFailure => Self::OnePhaseDeclined,
             // Somebody holds a lock and has not run out of time.
             Error::ResolveLockError(_) => Self::Conflict,
             Error::Grpc(_) => Self::Unreachable { reason: "a server of the cluster cannot be connected to".to_owned() },
@@ -59,6 +56,7 @@ impl Fault {
     fn unavailable(error: &Error) -> Self {
         let reason = match error {
             Error::GrpcAPI(status) => format!("a request failed: {}", status.code().description()),
+            Error::RegionError(error) if error.server_is_busy.is_some() => "a store is too busy".to_owned(),
             Error::RegionError(_) | Error::LeaderNotFound { .. } => "a region has no leader at the moment".to_owned(),
             _ => "the client failed".to_owned(),
         };
@@ -71,16 +69,15 @@ impl Fault {
         match self {
             Self::Conflict => 0,
             Self::AlreadyExists { .. } => 1,
-            Self::OnePhaseDeclined => 2,
-            Self::Unreachable { .. } => 3,
-            Self::Unavailable { .. } => 4,
+            Self::Unreachable { .. } => 2,
+            Self::Unavailable { .. } => 3,
         }
     }
 
     /// What it says of the back end.
     pub(super) fn verdict(&self) -> Verdict {
         match self {
-            Self::Conflict | Self::AlreadyExists { .. } | Self::OnePhaseDeclined => Verdict::Answered,
+            Self::Conflict | Self::AlreadyExists { .. } => Verdict::Answered,
             Self::Unreachable { .. } | Self::Unavailable { .. } => Verdict::Failed,
         }
     }
@@ -99,7 +96,7 @@ impl Fault {
     /// As the error of a read. One that met a lock for longer than it may wait has not read anything.
     pub(super) fn of_a_read(self) -> KvError {
         match self {
-            Self::Conflict | Self::AlreadyExists { .. } | Self::OnePhaseDeclined => {
+            Self::Conflict | Self::AlreadyExists { .. } => {
                 KvError::Unavailable { reason: "a row is locked for longer than a read waits".to_owned() }
             }
             Self::Unreachable { reason } | Self::Unavailable { reason } => KvError::Unavailable { reason },
@@ -143,7 +140,6 @@ mod tests {
         check(Error::ExtractedErrors(vec![lost(), Error::MultipleKeyErrors(vec![exists()])]), &abc);
         check(Error::UndeterminedError(Box::new(conflict())), &Fault::Conflict);
         check(Error::ResolveLockError(Vec::new()), &Fault::Conflict);
-        check(Error::OnePcFailure, &Fault::OnePhaseDeclined);
         check(key_error(|error| error.retryable = "later".to_owned()), &Fault::Conflict);
     }
 

@@ -21,13 +21,16 @@ type admin struct {
 // serveAdmin answers on addr:
 //
 //	GET  /status                    stores, regions, counters, open connections
-//	POST /stop?store=0              takes an address down; its leaders move when the election is over
+//	POST /stop?store=0              takes an address down; its leaders move when the election is over,
+//	                                which &election=20s makes longer
 //	POST /start?store=0             brings it back
 //	POST /leader?region=7&store=1   moves a region's leader
 //	POST /split?key=k5              cuts the region that holds the key
 //	POST /delay?share=0.05&ms=200   delays a share of all answers
 //	POST /drop?share=0.1            drops a share of the answers to writes, which are executed
-//	POST /two-phases                declines to commit in one phase
+//	POST /refuse?kind=stale_command&share=0.3    refuses a share of the reads and writes as TiKV does (refusal.go);
+//	                                with &executed=true it does what it was asked all the same, with
+//	                                &secondaries=true it refuses only to commit secondary keys
 //	POST /reset                     ends all of these, and begins to count anew
 func serveAdmin(addr string, a *admin) error {
 	mux := http.NewServeMux()
@@ -49,7 +52,7 @@ func serveAdmin(addr string, a *admin) error {
 	handle("POST /split", a.split)
 	handle("POST /delay", a.delay)
 	handle("POST /drop", a.drop)
-	handle("POST /two-phases", a.twoPhases)
+	handle("POST /refuse", a.refuse)
 	handle("POST /reset", a.reset)
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -72,13 +75,15 @@ func (a *admin) stop(query url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.endpoints[i].stop()
-	time.AfterFunc(a.election, func() {
-		// Brought back before the election was over, it is still the leader.
-		if !a.endpoints[i].serving() {
-			a.top.setDown(i, true)
+	election := a.election
+	if query.Has("election") {
+		if election, err = time.ParseDuration(query.Get("election")); err != nil {
+			return nil, err
 		}
-	})
+	}
+	a.top.setStopped(i, true)
+	a.endpoints[i].stop()
+	time.AfterFunc(election, func() { a.top.elect(i) })
 	return "stopped", nil
 }
 
@@ -90,7 +95,7 @@ func (a *admin) start(query url.Values) (any, error) {
 	if err := a.endpoints[i].start(); err != nil {
 		return nil, err
 	}
-	a.top.setDown(i, false)
+	a.top.setStopped(i, false)
 	return "started", nil
 }
 
@@ -132,9 +137,17 @@ func (a *admin) drop(query url.Values) (any, error) {
 	return "dropping", nil
 }
 
-func (a *admin) twoPhases(url.Values) (any, error) {
-	a.calls.declineOnePhase()
-	return "declining", nil
+func (a *admin) refuse(query url.Values) (any, error) {
+	share, err := share(query)
+	if err != nil {
+		return nil, err
+	}
+	refusing, err := newRefusing(query.Get("kind"), share, query.Has("executed"), query.Has("secondaries"))
+	if err != nil {
+		return nil, err
+	}
+	a.calls.setRefusing(refusing)
+	return "refusing", nil
 }
 
 func (a *admin) reset(url.Values) (any, error) {

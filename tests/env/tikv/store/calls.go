@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
@@ -21,7 +20,7 @@ type faults struct {
 	delayShare float64
 	delay      time.Duration
 	dropShare  float64 // of the answers to writes
-	twoPhases  bool    // declines to commit in one phase, as TiKV does at times
+	refusing   *refusing
 }
 
 // counters is what the calls since the last reset came to.
@@ -29,7 +28,7 @@ type counters struct {
 	Requests map[string]uint64 `json:"requests"` // by method, such as KvGet
 	Delayed  uint64            `json:"delayed"`
 	Dropped  uint64            `json:"dropped"`
-	Declined uint64            `json:"declined"` // one-phase commits
+	Refused  uint64            `json:"refused"`
 }
 
 // calls counts what clients ask for, and injects faults. One is shared by all addresses of the process.
@@ -56,10 +55,10 @@ func (c *calls) setDrop(share float64) {
 	c.faults.dropShare = share
 }
 
-func (c *calls) declineOnePhase() {
+func (c *calls) setRefusing(refusing *refusing) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.faults.twoPhases = true
+	c.faults.refusing = refusing
 }
 
 // reset ends all faults and begins to count anew.
@@ -94,14 +93,16 @@ func (c *calls) arrive(method string) (delay time.Duration, drop bool) {
 	return delay, drop
 }
 
-// decline makes a one-phase commit the first of two phases, which is how TiKV declines it.
-func (c *calls) decline(req any) {
+// refuse decides whether a call gets another answer than its own, and whether it is executed all the same.
+func (c *calls) refuse(req any) (resp any, err error, executed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r, ok := req.(*kvrpcpb.PrewriteRequest); ok && r.TryOnePc && c.faults.twoPhases {
-		r.TryOnePc = false
-		c.counters.Declined++
+	resp, err = c.faults.refusing.refuse(req)
+	if resp == nil && err == nil {
+		return nil, nil, true
 	}
+	c.counters.Refused++
+	return resp, err, c.faults.refusing.executed
 }
 
 // isWrite says whether losing the answer leaves a client in doubt about what was written.
@@ -109,11 +110,16 @@ func isWrite(method string) bool {
 	return method == "KvPrewrite" || method == "KvCommit"
 }
 
-// intercept executes every call, whatever becomes of the answer: a fault loses answers, never writes.
+// intercept injects the faults. What is delayed or dropped was executed; what is refused was not, unless a test wants it so.
 func (c *calls) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	delay, drop := c.arrive(path.Base(info.FullMethod))
-	c.decline(req)
-	resp, err := next(ctx, req)
+	resp, err, executed := c.refuse(req)
+	if executed {
+		own, failed := next(ctx, req)
+		if resp == nil && err == nil {
+			resp, err = own, failed
+		}
+	}
 	if delay > 0 {
 		select {
 		case <-time.After(delay):

@@ -31,7 +31,9 @@ type endpoint struct {
 	server  *tikv.Server
 	db      *badger.DB
 	calls   *calls
-	running *inflight // shared by all addresses, as the engine is
+	running *inflight    // shared by all addresses, as the engine is
+	clock   *commitClock // shared too
+	here    view
 
 	mu   sync.Mutex
 	grpc *grpc.Server // nil while it is down
@@ -49,7 +51,8 @@ func (e *endpoint) start() error {
 	}
 	e.grpc = grpc.NewServer(
 		grpc.StatsHandler(e.calls),
-		grpc.ChainUnaryInterceptor(e.calls.intercept, refuseRaw, ordered(e.db, e.running), keepEmpty),
+		grpc.ChainUnaryInterceptor(e.calls.intercept, refuseRaw, e.here.refuseUnsynced,
+			ordered(e.db, e.running, e.here.seen(), e.clock), keepEmpty),
 		grpc.StreamInterceptor(refuseStream),
 		grpc.KeepaliveEnforcementPolicy(
 			keepalive.EnforcementPolicy{MinTime: pingIntervalMin, PermitWithoutStream: true}),
@@ -71,12 +74,6 @@ func (e *endpoint) stop() {
 		e.grpc.Stop()
 		e.grpc = nil
 	}
-}
-
-func (e *endpoint) serving() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.grpc != nil
 }
 
 // refuseRaw refuses the raw calls: unistore answers success to them and does nothing.

@@ -1,11 +1,10 @@
 // Command tikvd is a store that speaks TiKV's gRPC protocol, for tests. It registers with a real Placement Driver, keeps
 // its data in a directory over a kill, and can be made to misbehave. The transactions are those of TiDB's unistore; where
-// unistore would answer otherwise than TiKV does, tikvd corrects it: see locklog.go, order.go and empty.go. There is no
+// unistore would answer otherwise than TiKV does, tikvd corrects it: see locklog.go, order.go, maxts.go and empty.go. There is no
 // raft: each key is kept once. Where TiKV has a flag for something, it has that name here.
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -92,7 +91,7 @@ func run(s settings) error {
 	if err != nil {
 		return fmt.Errorf("connecting to PD: %w", err)
 	}
-	physical, logical, err := pdClient.GetTS(context.Background())
+	now, err := freshTS(pdClient)
 	if err != nil {
 		return fmt.Errorf("asking PD for a timestamp: %w", err)
 	}
@@ -101,8 +100,7 @@ func run(s settings) error {
 	if err != nil {
 		return fmt.Errorf("opening the engine: %w", err)
 	}
-	bundle := &mvcc.DBBundle{DB: db, LockStore: lockstore.NewMemStore(lockArenaBytes),
-		StateTS: uint64(physical)<<18 + uint64(logical)}
+	bundle := &mvcc.DBBundle{DB: db, LockStore: lockstore.NewMemStore(lockArenaBytes), StateTS: now}
 	locks, err := openLockLog(filepath.Join(s.dir, "locks.log"), s.syncWrites)
 	if err != nil {
 		return fmt.Errorf("opening the lock log: %w", err)
@@ -117,15 +115,17 @@ func run(s settings) error {
 	conf.Engine.DBPath = s.dir
 	inner := tikv.NewStandAlongInnerServer(bundle)
 	writer := &durableWriter{tikv.NewDBWriter(bundle), locks}
-	store := tikv.NewMVCCStore(&conf, bundle, s.dir, safePoint, writer, pdClient)
+	clock := &commitClock{Client: pdClient}
+	store := tikv.NewMVCCStore(&conf, bundle, s.dir, safePoint, writer, clock)
 	store.DeadlockDetectSvr.ChangeRole(tikv.Leader)
 	store.StartDeadlockDetection(false)
 
 	calls, running := newCalls(), newInflight()
 	endpoints := make([]*endpoint, len(s.addrs))
 	for i, addr := range s.addrs {
-		server := tikv.NewServer(view{top, i}, store, inner)
-		endpoints[i] = &endpoint{addr: addr, server: server, db: db, calls: calls, running: running}
+		here := view{top, i}
+		endpoints[i] = &endpoint{addr: addr, server: tikv.NewServer(here, store, inner), here: here, db: db, calls: calls,
+			running: running, clock: clock}
 		if err := endpoints[i].start(); err != nil {
 			return err
 		}

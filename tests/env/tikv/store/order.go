@@ -87,17 +87,21 @@ func waitForAll(ctx context.Context, pending []chan struct{}) error {
 	return nil
 }
 
-// ordered makes reads wait for the prewrites that they may have to see, and settles repeated prewrites.
-func ordered(db *badger.DB, running *inflight) grpc.UnaryServerInterceptor {
+// ordered makes reads wait for the prewrites that they may have to see, computes commit timestamps as TiKV does, and settles
+// repeated prewrites. A read raises seen before it looks for prewrites, and a prewrite is to be found before it asks what was
+// seen: one of the two notices the other.
+func ordered(db *badger.DB, running *inflight, seen *maxTS, clock *commitClock) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		var err error
+		seen.see(req)
 		switch r := req.(type) {
 		case *kvrpcpb.PrewriteRequest:
 			if !r.UseAsyncCommit && !r.TryOnePc {
 				break
 			}
 			defer running.enter(r.Mutations)()
-			resp, err := next(ctx, req)
+			var resp any
+			clock.during(func() uint64 { return seen.commitTS(r) }, func() { resp, err = next(ctx, req) })
 			settle(db, r, resp)
 			return resp, err
 		case *kvrpcpb.GetRequest:

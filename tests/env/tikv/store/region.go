@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
@@ -8,6 +9,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/tikv"
 	"github.com/pingcap/tidb/pkg/util/codec"
+	"google.golang.org/grpc"
 )
 
 // keySpaceEnd is above every key: unistore keeps 0xff and what follows it for itself.
@@ -19,7 +21,10 @@ type region struct {
 	start, end []byte // as unistore wants them, where meta has them encoded
 	diff       int64
 	leader     int // index into topology.stores
-	latches    *latchTable
+	// unsynced is not 0 while the leader's max_ts need not be above all that the leader before it has seen: TiKV asks PD for
+	// a fresh timestamp then. It tells one change from the next.
+	unsynced uint64
+	latches  *latchTable
 }
 
 func (r *region) Meta() *metapb.Region      { return r.meta }
@@ -72,6 +77,10 @@ func (v view) GetRegionFromCtx(ctx *kvrpcpb.Context) (tikv.RegionCtx, *errorpb.E
 		absent := &errorpb.RegionNotFound{RegionId: ctx.GetRegionId()}
 		return nil, &errorpb.Error{Message: "region not found", RegionNotFound: absent}
 	}
+	if r.leader != v.i && v.stores[r.leader].stopped {
+		electing := &errorpb.NotLeader{RegionId: r.meta.Id}
+		return nil, &errorpb.Error{Message: "not leader", NotLeader: electing}
+	}
 	if r.leader != v.i {
 		elsewhere := &errorpb.NotLeader{RegionId: r.meta.Id, Leader: r.meta.Peers[r.leader]}
 		return nil, &errorpb.Error{Message: "not leader", NotLeader: elsewhere}
@@ -85,6 +94,26 @@ func (v view) GetRegionFromCtx(ctx *kvrpcpb.Context) (tikv.RegionCtx, *errorpb.E
 		return nil, &errorpb.Error{Message: "epoch not match", EpochNotMatch: e}
 	}
 	return r, nil
+}
+
+// seen is the store's max_ts.
+func (v view) seen() *maxTS { return v.stores[v.i].seen }
+
+// refuseUnsynced refuses to choose a commit timestamp for a region whose leader is new, as TiKV does.
+func (v view) refuseUnsynced(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	r, ok := req.(*kvrpcpb.PrewriteRequest)
+	if ok && (r.TryOnePc || r.UseAsyncCommit) && !v.isSynced(r.Context.GetRegionId()) {
+		e := &errorpb.Error{Message: "max ts not synced", MaxTimestampNotSynced: &errorpb.MaxTimestampNotSynced{}}
+		return &kvrpcpb.PrewriteResponse{RegionError: e}, nil
+	}
+	return next(ctx, req)
+}
+
+func (v view) isSynced(id uint64) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	r := v.regions[id]
+	return r == nil || r.unsynced == 0
 }
 
 func (v view) GetStoreInfoFromCtx(ctx *kvrpcpb.Context) (string, uint64, *errorpb.Error) {

@@ -58,7 +58,10 @@ func parseShard(part, splits string) (shard, error) {
 type peer struct {
 	ID   uint64 `json:"id"`
 	Addr string `json:"addr"`
-	down bool
+	// stopped says that nobody listens: until the others have elected somebody its regions have no leader.
+	stopped bool
+	down    bool // the others have elected
+	seen    *maxTS
 }
 
 // topology is this process's stores and regions. It keeps them over a restart, and tells PD about them.
@@ -71,6 +74,7 @@ type topology struct {
 	mu      sync.RWMutex
 	stores  []*peer
 	regions map[uint64]*region
+	changes uint64 // of leaders
 
 	closing chan struct{}
 	beating sync.WaitGroup
@@ -95,6 +99,7 @@ func openTopology(pdClient pd.Client, path string, addrs []string, part shard) (
 		return nil, err
 	}
 	for i := range t.stores {
+		t.stores[i].seen = &maxTS{}
 		if err := pdClient.PutStore(context.Background(), t.storeMeta(i)); err != nil {
 			return nil, fmt.Errorf("registering store %d: %w", i, err)
 		}
@@ -102,6 +107,10 @@ func openTopology(pdClient pd.Client, path string, addrs []string, part shard) (
 	if err := t.save(); err != nil {
 		return nil, err
 	}
+	for _, r := range t.regions {
+		t.lead(r, r.leader)
+	}
+	t.syncMaxTS()
 	t.report()
 	t.beating.Add(1)
 	go t.beat()
@@ -159,6 +168,7 @@ func (t *topology) beat() {
 		for _, stats := range t.storeStats() {
 			_ = t.pdClient.StoreHeartbeat(context.Background(), stats) // the next one says the same
 		}
+		t.syncMaxTS()
 		t.report()
 		select {
 		case <-t.closing:
@@ -173,7 +183,7 @@ func (t *topology) storeStats() []*pdpb.StoreStats {
 	defer t.mu.RUnlock()
 	var stats []*pdpb.StoreStats
 	for _, s := range t.stores {
-		if !s.down {
+		if !s.stopped {
 			stats = append(stats, &pdpb.StoreStats{StoreId: s.ID, Capacity: capacityBytes, Available: availableBytes,
 				RegionCount: uint32(len(t.regions)), StartTime: uint32(t.started)})
 		}
@@ -186,7 +196,7 @@ func (t *topology) report() {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, r := range t.regions {
-		if t.stores[r.leader].down {
+		if t.stores[r.leader].stopped {
 			continue
 		}
 		t.pdClient.ReportRegion(&pdpb.RegionHeartbeatRequest{
@@ -194,16 +204,31 @@ func (t *topology) report() {
 	}
 }
 
-// setDown takes store i out of service or back. Its regions' leaders move to the next store that is up.
-func (t *topology) setDown(i int, down bool) {
+// setStopped says whether anybody listens for store i. One that listens again before the others have elected leads on.
+func (t *topology) setStopped(i int, stopped bool) {
 	t.mu.Lock()
-	t.stores[i].down = down
+	t.stores[i].stopped = stopped
+	if !stopped {
+		t.stores[i].down = false
+	}
+	t.mu.Unlock()
+}
+
+// elect ends the leadership of store i, if it is stopped still. Its regions' leaders move to the next store that is up.
+func (t *topology) elect(i int) {
+	t.mu.Lock()
+	t.stores[i].down = t.stores[i].stopped
 	for _, r := range t.regions {
-		for n := 0; n < len(t.stores) && t.stores[r.leader].down; n++ {
-			r.leader = (r.leader + 1) % len(t.stores)
+		leader := r.leader
+		for n := 0; n < len(t.stores) && t.stores[leader].down; n++ {
+			leader = (leader + 1) % len(t.stores)
+		}
+		if leader != r.leader {
+			t.lead(r, leader)
 		}
 	}
 	t.mu.Unlock()
+	t.syncMaxTS()
 	t.report()
 }
 
@@ -215,10 +240,44 @@ func (t *topology) transfer(id uint64, i int) error {
 		t.mu.Unlock()
 		return fmt.Errorf("there is no region %d", id)
 	}
-	r.leader = i
+	t.lead(r, i)
 	t.mu.Unlock()
+	t.syncMaxTS()
 	t.report()
 	return nil
+}
+
+// lead makes store i the leader of r; t.mu is held. It knows nothing yet of what the leader before it has seen.
+func (t *topology) lead(r *region, i int) {
+	t.changes++
+	r.leader, r.unsynced = i, t.changes
+}
+
+// syncMaxTS raises the max_ts of stores that have begun to lead. Where PD does not answer the next heartbeat tries again.
+func (t *topology) syncMaxTS() {
+	waiting := make(map[*region]uint64)
+	t.mu.RLock()
+	for _, r := range t.regions {
+		if r.unsynced > 0 {
+			waiting[r] = r.unsynced
+		}
+	}
+	t.mu.RUnlock()
+	if len(waiting) == 0 {
+		return
+	}
+	ts, err := freshTS(t.pdClient)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for r, change := range waiting {
+		if r.unsynced == change {
+			t.stores[r.leader].seen.raise(ts)
+			r.unsynced = 0
+		}
+	}
 }
 
 // split cuts the region that holds key at it. The right part keeps the region's ID, as in TiKV.
@@ -249,8 +308,11 @@ func (t *topology) split(key []byte) (*metapb.Region, error) {
 	}
 	right := &metapb.Region{Id: old.meta.Id, StartKey: at, EndKey: old.meta.EndKey, RegionEpoch: old.nextEpoch(),
 		Peers: old.meta.Peers}
-	t.regions[left.Id] = t.newRegion(left, old.leader)
-	t.regions[right.Id] = t.newRegion(right, old.leader)
+	for _, part := range []*metapb.Region{left, right} {
+		r := t.newRegion(part, old.leader)
+		t.regions[part.Id] = r
+		t.lead(r, old.leader)
+	}
 	t.mu.Unlock()
 	if err := t.save(); err != nil {
 		return nil, err
