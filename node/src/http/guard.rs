@@ -15,7 +15,7 @@ use super::client_addr;
 use super::envelope::RETRY_WHEN_FULL;
 use super::error::ApiError;
 use super::extract::{Address, Caller};
-use super::meter::Meter;
+use super::meter::{Meter, REQUEST_UNITS};
 use super::{App, BODY_BYTES_MAX};
 use crate::kv::WRITE_DEADLINE;
 use crate::limits::{Decision, Subject};
@@ -68,22 +68,30 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     };
     let response = match user {
         _ if !decision.allowed => ApiError::RateLimited(Duration::from_secs(decision.retry_after_s)).into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => match request.extensions().get::<Meter>().copied() {
+            None => error.into_response(),
+            Some(mut meter) => {
+                // Guessing tokens costs a whole request, as everywhere.
+                let _ = meter.charge(&app, REQUEST_UNITS - 1).await;
+                meter.onto(error.into_response())
+            }
+        },
         Ok(user) => {
             request.extensions_mut().insert(Caller { user, subject });
             request.extensions_mut().insert(Address(address));
             answer(&app, request, next, rule.deadline()).await
         }
     };
-    if matches!(rule, Rule::Login) && response.status().is_success() {
+    let status = response.status();
+    if matches!(rule, Rule::Login) && (status.is_success() || status.is_server_error()) {
         app.limits.give_back(by_address, name, limits.login).await;
     }
     let decision = response.extensions().get::<Meter>().map_or(decision, Meter::decision);
     with_headers(response, &decision)
 }
 
-/// Counts a login. A right one is given back, so that a whole office signs in from its one address; but each costs a hash,
-/// and so all of them are bounded too.
+/// Counts a login. One that is right, or that nobody had time for, is given back: a whole office signs in from its one
+/// address. But each costs something, and so all of them are bounded too.
 async fn take_login(app: &App, address: IpAddr, name: &'static str) -> Decision {
     let rule = app.config.rate_limits.login;
     let all = app.limits.take(Subject::of_address(address), ALL_LOGINS, rule.times(ALL_LOGINS_FACTOR)).await;
