@@ -4,29 +4,38 @@
 //! signature alone until it expires, 30 minutes at most after a sign-out; a refresh token is looked up each time.
 
 pub mod email;
+pub mod fair_queue;
+pub mod known_networks;
 pub mod password;
 pub mod password_pool;
 pub mod refresh;
 pub mod secret_key;
+mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod token;
 mod weak_passwords;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use shortener_crds::ids::SnowflakeId;
 
 use self::email::{Email, EmailError};
+use self::fair_queue::Lane;
+use self::known_networks::{KNOWN_FOR, NetworkTags, is_to_be_renewed};
 use self::password::{Password, PasswordError, PasswordHash};
-use self::password_pool::{PasswordPool, PasswordPoolError};
-use self::refresh::{RefreshToken, Verdict, expiry, judge};
+use self::password_pool::{Asker, PasswordPool, PasswordPoolError};
+use self::refresh::RefreshToken;
 use self::token::{AccessToken, AccessTokens, TokenError};
-use crate::ambient::{self, Clock, UnixMs};
+use self::weak_passwords::own_words;
+use crate::ambient::{Clock, UnixMs};
 use crate::kv::{Kv, KvError};
+use crate::limits::guesses::GuessLimits;
 use crate::store::StoreError;
-use crate::store::accounts::{self as rows, RefreshFamilyRow, TokenDigest, UserId, UserRow};
+use crate::store::accounts::{self as rows, KnownNetworkRow, KnownNetworkTag, UserId, UserRow};
 
 /// The longest full name, in characters.
 pub const FULL_NAME_CHARS_MAX: usize = 200;
@@ -76,6 +85,9 @@ pub enum AccountError {
     /// No account has this address and password. Which of the two is wrong is not told.
     #[error("the e-mail address or the password is wrong")]
     Credentials,
+    /// Strangers guess at this account's password: come back after this time.
+    #[error("too many passwords were tried for this account")]
+    TooManyGuesses(Duration),
     /// The refresh token is unknown, expired, spent or revoked. Which of them is not told.
     #[error("the refresh token is not valid: sign in again")]
     RefreshToken,
@@ -102,62 +114,88 @@ impl From<KvError> for AccountError {
     }
 }
 
+/// What [`Accounts`] are made of.
+pub struct AccountsParts {
+    /// The store.
+    pub kv: Kv,
+    /// The clock.
+    pub clock: Clock,
+    /// Where IDs come from.
+    pub mint_id: MintId,
+    /// Where passwords are hashed.
+    pub passwords: PasswordPool,
+    /// Issues access tokens.
+    pub tokens: AccessTokens,
+    /// Refresh tokens live for so long, each; a family for as long as it is used, up to [`SESSION_MAX`](refresh::SESSION_MAX).
+    pub refresh_lifetime: Duration,
+    /// The service's own host names: they are no passwords.
+    pub hosts: Vec<String>,
+    /// Hashes networks.
+    pub network_tags: NetworkTags,
+    /// Slows guesses at one account.
+    pub guesses: GuessLimits,
+    /// Counts those that were slowed.
+    pub guesses_slowed: IntCounter,
+}
+
 /// The use cases.
 pub struct Accounts {
-    kv: Kv,
-    clock: Clock,
-    mint_id: MintId,
-    passwords: PasswordPool,
-    tokens: AccessTokens,
-    refresh_lifetime: Duration,
+    parts: AccountsParts,
+}
+
+/// A network, as it is kept of the user who signs in from there.
+struct Network {
+    /// As it is written today.
+    tag: KnownNetworkTag,
+    /// Until when it is known, under that tag or the one from before the key was changed.
+    known_until: Option<UnixMs>,
+    is_to_be_written: bool,
 }
 
 impl Accounts {
-    /// Refresh tokens live for `refresh_lifetime`, each; a family for as long as it is used, up to
-    /// [`SESSION_MAX`](refresh::SESSION_MAX).
-    pub fn new(
-        kv: Kv,
-        clock: Clock,
-        mint_id: MintId,
-        passwords: PasswordPool,
-        tokens: AccessTokens,
-        refresh_lifetime: Duration,
-    ) -> Self {
-        Self { kv, clock, mint_id, passwords, tokens, refresh_lifetime }
+    /// On these parts.
+    pub fn new(parts: AccountsParts) -> Self {
+        Self { parts }
     }
 
-    /// Makes a new user.
+    /// Makes a new user, who asks from `address`.
     pub async fn register(
         &self,
         email: &str,
         password: Password,
         full_name: Option<&str>,
+        address: IpAddr,
     ) -> Result<User, AccountError> {
         let email = Email::parse(email)?;
-        password.check_new()?;
+        password.check_new(&own_words(&email, full_name, &self.parts.hosts))?;
         let full_name = full_name.map(checked_full_name).transpose()?.flatten();
         // Asked here as well as by the insert, so that a taken address does not cost a hash.
-        if rows::user_id_of_email(&self.kv, email.as_normalised()).await?.is_some() {
+        if rows::user_id_of_email(&self.parts.kv, email.as_normalised()).await?.is_some() {
             return Err(AccountError::EmailTaken);
         }
-        let hash = self.passwords.hash(password).await?;
-        let id = (self.mint_id)().map(UserId).ok_or(AccountError::NoIds)?;
+        let asker = Asker { address, lane: Lane::Registration };
+        let hash = self.parts.passwords.hash(password, asker).await?;
+        let id = (self.parts.mint_id)().map(UserId).ok_or(AccountError::NoIds)?;
         let row = UserRow {
             email: email.as_shown().to_owned(),
             full_name,
             password_hash: hash.into(),
-            created_at: self.clock.now(),
+            created_at: self.parts.clock.now(),
         };
-        self.insert(id, &email, &row).await?;
+        self.insert(id, &email, &row, address).await?;
         tracing::info!(user = %id, "registered");
         Ok(shown(id, row))
     }
 
-    async fn insert(&self, id: UserId, email: &Email, row: &UserRow) -> Result<(), AccountError> {
+    async fn insert(&self, id: UserId, email: &Email, row: &UserRow, address: IpAddr) -> Result<(), AccountError> {
+        let network = self.parts.network_tags.of_user(Some(id), address);
+        let until = row.created_at.plus(KNOWN_FOR);
         let inserted = self
+            .parts
             .kv
             .transact(|mut transaction| async move {
                 rows::insert_user(&mut transaction, id, email.as_normalised(), row);
+                rows::put_known_network(&mut transaction, id, &network, KnownNetworkRow { until });
                 Ok::<_, KvError>((transaction, ()))
             })
             .await;
@@ -165,7 +203,7 @@ impl Accounts {
             Ok(()) => Ok(()),
             // Nobody else has this ID: if the address leads to it, the transaction was committed and its answer lost.
             Err(KvError::Undetermined | KvError::AlreadyExists { .. })
-                if rows::user_id_of_email(&self.kv, email.as_normalised()).await? == Some(id) =>
+                if rows::user_id_of_email(&self.parts.kv, email.as_normalised()).await? == Some(id) =>
             {
                 Ok(())
             }
@@ -174,124 +212,68 @@ impl Accounts {
         }
     }
 
-    /// Signs in: begins a family of refresh tokens.
-    pub async fn login(&self, email: &str, password: Password) -> Result<TokenPair, AccountError> {
-        let found = match Email::parse(email) {
-            Ok(email) => rows::user_of_email(&self.kv, email.as_normalised()).await?,
-            Err(_) => None,
+    /// Signs in from `address`: begins a family of refresh tokens.
+    pub async fn login(&self, email: &str, password: Password, address: IpAddr) -> Result<TokenPair, AccountError> {
+        let parsed = Email::parse(email).ok();
+        let found = match &parsed {
+            Some(email) => rows::user_of_email(&self.parts.kv, email.as_normalised()).await?,
+            None => None,
         };
-        let hash = found.as_ref().map(|(_, user)| PasswordHash::from(user.password_hash.clone()));
-        let fits = self.passwords.verify(password, hash).await?;
-        let Some((id, _)) = found.as_ref().filter(|_| fits) else {
+        let user = found.as_ref().map(|(id, _)| *id);
+        let network = self.network(user, address).await?;
+        let is_known = network.known_until.is_some_and(|until| until > self.parts.clock.now());
+        let account = self.parts.network_tags.of_account(parsed.as_ref().map_or(email, Email::as_normalised));
+        if !is_known
+            && let Err(wait) = self.parts.guesses.take(account, self.parts.network_tags.of_network(address)).await
+        {
+            self.parts.guesses_slowed.inc();
+            tracing::warn!(user = user.map(|id| id.to_string()), "guesses at an account's password are slowed");
+            return Err(AccountError::TooManyGuesses(wait));
+        }
+        let hash = found.map(|(_, row)| PasswordHash::from(row.password_hash));
+        let asker = Asker { address, lane: if is_known { Lane::Known } else { Lane::Login } };
+        let fits = self.parts.passwords.verify(password, hash, asker).await;
+        if !is_known && !matches!(fits, Ok(false)) {
+            // It was right, or nobody looked at it.
+            self.parts.guesses.forgive(account).await;
+        }
+        let fits = fits?;
+        let Some(user) = user.filter(|_| fits) else {
             // Of which account, if it is one's: the address itself is nobody's to read in a log.
-            let user = found.map(|(id, _)| id.to_string());
-            tracing::info!(user, "a sign-in was refused");
+            tracing::info!(user = user.map(|id| id.to_string()), "a sign-in was refused");
             return Err(AccountError::Credentials);
         };
-        let (user, now) = (*id, self.clock.now());
-        let refresh_token = RefreshToken::random();
-        let (family, current): (_, TokenDigest) = (ambient::random(), refresh_token.digest());
-        let expires_at = expiry(now, self.refresh_lifetime, now);
-        let row = RefreshFamilyRow { user, current, expires_at, began_at: now };
-        let begun = self.kv.transact(|mut transaction| async move {
-            rows::put_current_token(&mut transaction, family, &row);
-            Ok::<_, KvError>((transaction, ()))
-        });
-        begun.await?;
-        tracing::info!(%user, "signed in");
-        self.pair(user, refresh_token, now)
+        self.begin_session(user, network).await
     }
 
-    /// Gives the next pair for a refresh token, and spends it. Of two that present the same token at once, one gets its
-    /// pair; the other counts as having presented a spent one.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<TokenPair, AccountError> {
-        let presented = RefreshToken::parse(refresh_token).ok_or(AccountError::RefreshToken)?.digest();
-        let (next, now) = (RefreshToken::random(), self.clock.now());
-        match self.rotate(presented, next.digest(), now).await? {
-            Verdict::Current { user, .. } => {
-                tracing::info!(%user, "a session was refreshed");
-                self.pair(user, next, now)
-            }
-            Verdict::Spent { user, .. } => {
-                tracing::warn!(%user, "a spent refresh token was presented; its family is revoked");
-                Err(AccountError::RefreshToken)
-            }
-            Verdict::Worthless => {
-                tracing::info!("a refresh was refused");
-                Err(AccountError::RefreshToken)
-            }
-        }
-    }
-
-    /// Judges `presented` and does what follows from it, in one transaction.
-    async fn rotate(&self, presented: TokenDigest, next: TokenDigest, now: UnixMs) -> Result<Verdict, AccountError> {
-        let lifetime = self.refresh_lifetime;
-        let rotated = self.kv.transact(|mut transaction| async move {
-            let verdict = judge(&presented, rows::refresh_token(&transaction, &presented).await?, now);
-            match verdict {
-                Verdict::Current { user, family, began_at } => {
-                    let expires_at = expiry(now, lifetime, began_at);
-                    let row = RefreshFamilyRow { user, current: next, expires_at, began_at };
-                    rows::put_current_token(&mut transaction, family, &row);
-                }
-                Verdict::Spent { family, .. } => rows::delete_family(&mut transaction, &family),
-                Verdict::Worthless => {}
-            }
-            Ok::<_, AccountError>((transaction, verdict))
-        });
-        match rotated.await {
-            Err(AccountError::Store(StoreError::Kv(KvError::Undetermined))) => self.read_back(next, now).await,
-            known => known,
-        }
-    }
-
-    /// After a commit of unknown outcome: only that commit can have written `next`, so its being current tells.
-    async fn read_back(&self, next: TokenDigest, now: UnixMs) -> Result<Verdict, AccountError> {
-        let rows = rows::refresh_token(&self.kv.begin().await?, &next).await?;
-        match judge(&next, rows, now) {
-            verdict @ Verdict::Current { .. } => Ok(verdict),
-            _ => Err(KvError::Undetermined.into()),
-        }
-    }
-
-    /// Signs out: revokes the token's family. What is no token of ours, or not any more, is signed out already.
-    pub async fn logout(&self, refresh_token: &str) -> Result<(), AccountError> {
-        let Some(token) = RefreshToken::parse(refresh_token) else { return Ok(()) };
-        let digest = token.digest();
-        let revoked = self.kv.transact(|mut transaction| async move {
-            let found = rows::refresh_token(&transaction, &digest).await?;
-            if let Some((token, _)) = &found {
-                rows::delete_family(&mut transaction, &token.family);
-            }
-            let user = found.and_then(|(_, family)| family).map(|family| family.user);
-            Ok::<_, AccountError>((transaction, user))
-        });
-        if let Some(user) = revoked.await? {
-            tracing::info!(%user, "signed out");
-        }
-        Ok(())
+    /// The network of `address`, with what is known of it. Nobody's costs the same reads as somebody's.
+    async fn network(&self, user: Option<UserId>, address: IpAddr) -> Result<Network, AccountError> {
+        let AccountsParts { kv, network_tags, .. } = &self.parts;
+        let tag = network_tags.of_user(user, address);
+        let known_until = rows::known_network(kv, user, &tag).await?;
+        let is_to_be_written = is_to_be_renewed(known_until, self.parts.clock.now());
+        let known_until = match (known_until, network_tags.of_user_before(user, address)) {
+            (None, Some(tag)) => rows::known_network(kv, user, &tag).await?,
+            (known_until, _) => known_until,
+        };
+        Ok(Network { tag, known_until, is_to_be_written })
     }
 
     /// The user of a verified access token.
     pub async fn me(&self, id: UserId) -> Result<User, AccountError> {
-        let row = rows::user(&self.kv, id).await?.ok_or(AccountError::UnknownUser)?;
+        let row = rows::user(&self.parts.kv, id).await?.ok_or(AccountError::UnknownUser)?;
         Ok(shown(id, row))
     }
 
     /// Whose access token this is, by its signature alone: no store is asked.
     pub fn verify_access(&self, token: &str) -> Result<UserId, TokenError> {
-        self.tokens.verify(token, self.clock.now())
-    }
-
-    fn pair(&self, user: UserId, refresh_token: RefreshToken, now: UnixMs) -> Result<TokenPair, AccountError> {
-        let access_token = self.tokens.issue(user, now, ambient::random()).map_err(AccountError::Signing)?;
-        Ok(TokenPair { access_token, refresh_token, expires_in: self.tokens.lifetime() })
+        self.parts.tokens.verify(token, self.parts.clock.now())
     }
 }
 
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accounts").field("tokens", &self.tokens).finish_non_exhaustive()
+        f.debug_struct("Accounts").field("tokens", &self.parts.tokens).finish_non_exhaustive()
     }
 }
 

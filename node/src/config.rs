@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStr, Resettable};
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use shortener_crds::ids::CodeLength;
@@ -129,13 +130,13 @@ pub struct Settings {
     #[arg(long, env, default_value = "60", value_parser = parse::span)]
     rate_limit_window: Duration,
     /// Registrations an address may make: requests/seconds.
-    #[arg(long, env, default_value = "10/3600", value_parser = parse::rule)]
+    #[arg(long, env, default_value = "60/3600", value_parser = parse::rule)]
     rate_limit_register: LimitRule,
     /// Logins an address may try: requests/seconds.
     #[arg(long, env, default_value = "20/300", value_parser = parse::rule)]
     rate_limit_login: LimitRule,
     /// Networks, comma-separated, whose Forwarded and X-Forwarded-For headers are believed.
-    #[arg(long, env, value_delimiter = ',', value_parser = parse::network)]
+    #[arg(long, env, value_delimiter = ',', value_parser = parse::proxies)]
     trusted_proxies: Vec<IpNet>,
     /// Clicks written in one transaction.
     #[arg(long, env, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -338,6 +339,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Where traces are sent; `None`: nowhere.
     pub traces: Option<TraceSettings>,
+    /// What works and is no good: a line each, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// A setting that makes no sense, in one line.
@@ -373,9 +376,12 @@ impl Settings {
     pub fn read() -> Result<Self, clap::Error> {
         let command = Self::command().mut_args(|arg| {
             let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+            // A password may stand in a value, also where none belongs: --help shows names alone.
+            let arg = arg.hide_env_values(true);
             if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg }
         });
-        Self::from_arg_matches(&command.try_get_matches()?)
+        let settings = command.try_get_matches().and_then(|matches| Self::from_arg_matches(&matches));
+        settings.map_err(without_values)
     }
 
     /// What is asked for, with the settings that it needs checked.
@@ -410,10 +416,12 @@ impl Settings {
         if self.listen_addr == self.admin_addr && self.listen_addr.port() != 0 {
             return Err(invalid("ADMIN_ADDR", "must differ from LISTEN_ADDR: metrics are not for the public"));
         }
+        let mut warnings = parse::open_files(self.secret_files());
         let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
-        let secret_key = parse::secret("SECRET_KEY", self.secret_key, self.secret_key_file)?;
-        let secret_key_previous =
-            parse::secret("SECRET_KEY_PREVIOUS", self.secret_key_previous, self.secret_key_previous_file)?;
+        let secret_key = parse::signing_secret("SECRET_KEY", self.secret_key, self.secret_key_file)?;
+        let (secret_key_previous, warning) =
+            parse::previous_secret("SECRET_KEY_PREVIOUS", self.secret_key_previous, self.secret_key_previous_file)?;
+        warnings.extend(warning);
         if secret_key_previous.is_some() && secret_key.is_none() {
             return Err(invalid("SECRET_KEY_PREVIOUS", "needs SECRET_KEY: it names the key before that one"));
         }
@@ -456,7 +464,20 @@ impl Settings {
             lease,
             log,
             traces,
+            warnings,
         })
+    }
+
+    /// The files that hold secrets, by the settings that name them.
+    fn secret_files(&self) -> [(&'static str, Option<&PathBuf>); 6] {
+        [
+            ("SECRET_KEY_FILE", self.secret_key_file.as_ref()),
+            ("SECRET_KEY_PREVIOUS_FILE", self.secret_key_previous_file.as_ref()),
+            ("REDIS_URL_FILE", self.redis_url_file.as_ref()),
+            ("REDIS_PASSWORD_FILE", self.redis_password_file.as_ref()),
+            ("REDIS_KEY", self.redis_key.as_ref()),
+            ("TIKV_KEY", self.tikv_key.as_ref()),
+        ]
     }
 
     /// Names of the contract that no code stands behind yet are refused, not ignored: a fleet that believes it shares a
@@ -490,6 +511,17 @@ impl Settings {
         }
     }
 }
+
+/// The same error without what was given: a password may stand in any value, also where none belongs.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    if error.get(ContextKind::InvalidValue).is_some() {
+        error.insert(ContextKind::InvalidValue, ContextValue::String(NOT_REPEATED.to_owned()));
+    }
+    error
+}
+
+/// What stands in an error in the place of a value.
+const NOT_REPEATED: &str = "…";
 
 /// What the log shows. `DEBUG` is short for two other settings, which may not say otherwise.
 fn log(debug: bool, level: Option<LogLevel>, format: Option<LogFormat>) -> Result<LogSettings, ConfigError> {
@@ -530,7 +562,7 @@ mod tests {
 
     fn check(args: &[&str]) -> Result<Config, String> {
         let args = std::iter::once("shortener-node").chain(args.iter().copied());
-        let settings = Settings::try_parse_from(args).map_err(|error| error.to_string())?;
+        let settings = Settings::try_parse_from(args).map_err(|error| without_values(error).to_string())?;
         settings.check().map_err(|error| error.to_string())
     }
 
@@ -543,7 +575,7 @@ mod tests {
         assert_eq!(config.database, Database::Embedded(PathBuf::from("./data")));
         assert_eq!(config.access_token_ttl, Duration::from_mins(30));
         assert_eq!(config.refresh_token_ttl, Duration::from_hours(30 * 24));
-        assert_eq!(config.rate_limits.register, LimitRule::new(10, Duration::from_hours(1)).unwrap());
+        assert_eq!(config.rate_limits.register, LimitRule::new(60, Duration::from_hours(1)).unwrap());
         assert_eq!(config.local_cache_bytes, 64 * 1024 * 1024);
         assert_eq!((config.analytics_batch_size, config.analytics_flush_interval), (100, Duration::from_secs(5)));
     }
@@ -578,6 +610,13 @@ mod tests {
             (&["--rate-limit-login", "5"], "--rate-limit-login"),
             (&["--rate-limit-login", "0/60"], "--rate-limit-login"),
             (&["--trusted-proxies", "10.0.0.0/33"], "--trusted-proxies"),
+            (&["--trusted-proxies", "0.0.0.0/0"], "--trusted-proxies"),
+            (&["--trusted-proxies", "::/0"], "--trusted-proxies"),
+            (&["--trusted-proxies", "10.0.0.0/8,::/0"], "--trusted-proxies"),
+            (&["--trusted-proxies", "0.0.0.0/1,128.0.0.0/1"], "--trusted-proxies"),
+            (&["--trusted-proxies", "2000::/3"], "--trusted-proxies"),
+            (&["--secret-key", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], "SECRET_KEY"),
+            (&["--secret-key", "changeme-changeme-changeme-changeme"], "SECRET_KEY"),
             (&["--secret-key", "short"], "SECRET_KEY"),
             (&["--secret-key-previous", "0123456789abcdef0123456789abcdef"], "SECRET_KEY_PREVIOUS"),
             (&["--secret-key-file", "/no/such/file"], "SECRET_KEY"),
@@ -657,6 +696,64 @@ mod tests {
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
         let problem = check(&["--redis-url", "redis-cluster://ada:0123456789abcdef@r"]).unwrap_err();
         assert!(!problem.contains("0123456789abcdef"), "{problem}");
+    }
+
+    #[test]
+    fn no_value_is_repeated_whatever_is_wrong_with_it() {
+        const SECRET: &str = "hunter2-hunter2";
+        let url = |scheme: &str, host: &str| format!("{scheme}://ada:{SECRET}@{host}");
+        for (flag, value) in [
+            ("--database-url", url("tikv", "pd-0:2379")),
+            ("--database-url", url("tikv", "pd-0")),
+            ("--database-url", url("postgres", "db/links")),
+            ("--database-url", url("mysql", "db/links")),
+            ("--base-url", url("https", "sho.rt")),
+            ("--domains", format!("ada:{SECRET}@sho.rt")),
+            ("--redis-url", url("redis", "r:6379")),
+            ("--redis-url", url("redis-cluster", "r")),
+            ("--otlp-endpoint", url("http", "localhost:4318")),
+            ("--otlp-endpoint", url("grpc", "localhost:4317")),
+            ("--secret-key", SECRET.to_owned()),
+            ("--secret-key-previous", SECRET.to_owned()),
+            ("--redis-password", SECRET.to_owned()),
+            ("--listen-addr", SECRET.to_owned()),
+            ("--admin-addr", SECRET.to_owned()),
+            ("--trusted-proxies", SECRET.to_owned()),
+            ("--rate-limit-login", SECRET.to_owned()),
+            ("--log-level", SECRET.to_owned()),
+            ("--allocation", SECRET.to_owned()),
+            ("--pod-name", format!("{SECRET}!")),
+            ("--pod-ip", SECRET.to_owned()),
+        ] {
+            let problem = check(&[flag, &value]).expect_err(flag);
+            assert!(!problem.contains(SECRET), "{flag}: {problem}");
+        }
+        let shown = format!("{:?}", Settings::try_parse_from(["x", "--redis-url", SECRET, "--secret-key", SECRET]));
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_warned_of() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "9f86d081884c7d659a2feaa0c55ad015").unwrap();
+        let path = path.to_str().unwrap();
+        for (mode, is_warned) in
+            [(0o600, false), (0o400, false), (0o440, false), (0o644, true), (0o604, true), (0o660, true)]
+        {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+            let warnings = check(&["--secret-key-file", path]).unwrap().warnings;
+            assert_eq!(warnings.iter().any(|warning| warning.starts_with("SECRET_KEY_FILE: ")), is_warned, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_weak_key_may_be_rotated_away_with_a_warning() {
+        let previous = "changeme".repeat(4);
+        let args = ["--secret-key", "9f86d081884c7d659a2feaa0c55ad015", "--secret-key-previous", &previous];
+        let warnings = check(&args).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with("SECRET_KEY_PREVIOUS is a placeholder"), "{warnings:?}");
     }
 
     #[test]

@@ -9,11 +9,13 @@ mod analytics;
 mod auth;
 pub mod client_addr;
 mod docs;
+pub mod drawing;
 pub mod envelope;
 pub mod error;
 mod extract;
 pub mod guard;
 mod health;
+mod meter;
 pub mod metrics;
 mod pages;
 mod qr;
@@ -49,6 +51,7 @@ use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::hot::HotLinks;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
+use drawing::Drawing;
 use error::ApiError;
 use metrics::HttpMetrics;
 
@@ -85,6 +88,8 @@ pub struct App {
     pub clicks: Clicks,
     /// Rate limits.
     pub limits: Limits,
+    /// Where images are drawn.
+    pub drawing: Drawing,
     /// Slows down who guesses codes.
     pub unknown_codes: UnknownCodes,
     /// Places for API requests: [`guard::API_IN_FLIGHT_MAX`].

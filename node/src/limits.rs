@@ -9,7 +9,9 @@
 //! traffic has been steady for a window. ("How we built rate limiting capable of scaling to millions of domains",
 //! Cloudflare 2017.)
 
+pub mod guesses;
 pub mod memory;
+pub mod networks;
 pub mod redis;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use self::memory::MemoryLimits;
+use self::networks::{Level, networks};
 use self::redis::RedisLimits;
 use crate::store::accounts::UserId;
 
@@ -28,6 +33,10 @@ pub const LIMIT_REQUESTS_MAX: u32 = 1_000_000;
 
 /// The longest window of a rule. Counters are kept in memory, so that a longer one would not outlive a restart anyway.
 pub const LIMIT_WINDOW_MAX: Duration = Duration::from_hours(24);
+
+/// The largest factor of [`LimitRule::times`].
+pub const FACTOR_MAX: u32 = 256;
+const _: () = assert!(LIMIT_REQUESTS_MAX < u32::MAX / FACTOR_MAX);
 
 /// So many requests in so long a window, on average and with bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +66,12 @@ impl LimitRule {
         self.requests
     }
 
+    /// `factor` times as many requests in the same window.
+    #[must_use]
+    pub fn times(self, factor: u32) -> Self {
+        Self { requests: self.requests.saturating_mul(factor.clamp(1, FACTOR_MAX)), ..self }
+    }
+
     /// In how long.
     pub fn window(&self) -> Duration {
         Duration::from_millis(self.window_ms)
@@ -70,6 +85,8 @@ pub enum Subject {
     User(UserId),
     /// Who did not: an IPv4 address, or the /64 that one household or machine has of IPv6 (the rest of it is zero).
     Address(IpAddr),
+    /// All who are in one network.
+    Network(IpNet),
 }
 
 impl Subject {
@@ -86,11 +103,12 @@ impl Subject {
 }
 
 impl fmt::Display for Subject {
-    /// As it stands in a key of a cache: `u7340032`, `a192.0.2.1`, `a2001:db8::`.
+    /// As it stands in a key of a cache: `u7340032`, `a192.0.2.1`, `a2001:db8::`, `n192.0.2.0/24`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(id) => write!(f, "u{id}"),
             Self::Address(address) => write!(f, "a{address}"),
+            Self::Network(network) => write!(f, "n{network}"),
         }
     }
 }
@@ -101,6 +119,7 @@ impl fmt::Debug for Subject {
         match self {
             Self::User(id) => write!(f, "User({id})"),
             Self::Address(_) => f.write_str("Address(…)"),
+            Self::Network(_) => f.write_str("Network(…)"),
         }
     }
 }
@@ -134,16 +153,23 @@ pub struct Decision {
 
 /// Decides on one request at `now_ms` (of any clock), and gives the counters with it counted.
 pub fn decide(counters: Counters, rule: LimitRule, now_ms: u64) -> (Counters, Decision) {
+    decide_units(counters, rule, 1, now_ms)
+}
+
+/// The same for a request that counts as `units`.
+pub fn decide_units(counters: Counters, rule: LimitRule, units: u32, now_ms: u64) -> (Counters, Decision) {
     let window_ms = rule.window_ms;
     let (mut counters, elapsed_ms) = slide(counters, window_ms, now_ms);
     let covered_ms = window_ms - elapsed_ms;
-    // In requests times milliseconds, so that nothing is rounded: below 2 · 10^6 · 8.64 · 10^7 < 2^63.
+    // In requests times milliseconds, so that nothing is rounded: below 2 · 256 · 10^6 · 8.64 · 10^7 < 2^63.
     let limit = u64::from(rule.requests) * window_ms;
     let used = |counters: Counters| u64::from(counters.previous) * covered_ms + u64::from(counters.current) * window_ms;
-    let allowed = used(counters) + window_ms <= limit;
-    let retry_after_ms = if allowed { 0 } else { wait_ms(counters, rule, elapsed_ms) };
+    // What would never pass passes when all is free.
+    let units = units.clamp(1, rule.requests);
+    let allowed = used(counters) + u64::from(units) * window_ms <= limit;
+    let retry_after_ms = if allowed { 0 } else { wait_ms(counters, rule, units, elapsed_ms) };
     if allowed {
-        counters.current += 1;
+        counters.current += units;
     }
     let remaining = limit.saturating_sub(used(counters)) / window_ms;
     let decision = Decision {
@@ -168,16 +194,16 @@ fn slide(counters: Counters, window_ms: u64, now_ms: u64) -> (Counters, u64) {
     }
 }
 
-/// How long until one request fits, counted from `elapsed_ms` into the counters' window.
-fn wait_ms(counters: Counters, rule: LimitRule, elapsed_ms: u64) -> u64 {
-    let (window_ms, limit) = (rule.window_ms, u64::from(rule.requests));
-    // The first moment of a window at which `before`, fading, leaves room for one more beside `counted`.
+/// How long until `units` fit, which are not more than the limit, counted from `elapsed_ms` into the counters' window.
+fn wait_ms(counters: Counters, rule: LimitRule, units: u32, elapsed_ms: u64) -> u64 {
+    let (window_ms, limit, units) = (rule.window_ms, u64::from(rule.requests), u64::from(units));
+    // The first moment of a window at which `before`, fading, leaves room for them beside `counted`.
     let room_at_ms = |before: u64, counted: u64| {
-        let free = (limit - counted - 1) * window_ms;
+        let free = (limit - counted - units) * window_ms;
         free.checked_div(before).map_or(0, |fades_ms| window_ms.saturating_sub(fades_ms))
     };
     let (current, previous) = (u64::from(counters.current), u64::from(counters.previous));
-    if current < limit {
+    if current + units <= limit {
         room_at_ms(previous, current).saturating_sub(elapsed_ms)
     } else {
         window_ms - elapsed_ms + room_at_ms(current, 0)
@@ -196,9 +222,38 @@ pub enum Limits {
 impl Limits {
     /// Counts one request of `subject` to `endpoint` and decides on it.
     pub async fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
+        self.take_units(subject, endpoint, rule, 1).await
+    }
+
+    /// The same of a request that counts as `units`: all of them, or none where fewer are left.
+    pub async fn take_units(&self, subject: Subject, endpoint: &'static str, rule: LimitRule, units: u32) -> Decision {
         match self {
-            Self::Memory(limits) => limits.take(subject, endpoint, rule),
-            Self::Redis(limits) => limits.take(subject, endpoint, rule).await,
+            Self::Memory(limits) => limits.take_units(subject, endpoint, rule, units),
+            Self::Redis(limits) => limits.take(subject, endpoint, rule, units).await,
+        }
+    }
+
+    /// Counts one request of an address, and of each network that it is part of, narrowest first: a wider one may use more
+    /// ([`networks`]). The first to have had enough refuses it; those before it have counted it.
+    pub async fn take_nested(&self, address: IpAddr, endpoint: &'static str, rule: LimitRule) -> Decision {
+        let mut decision = self.take(Subject::of_address(address), endpoint, rule).await;
+        for (network, Level { limit_factor, .. }) in networks(address).skip(1) {
+            if !decision.allowed {
+                break;
+            }
+            let of_network = self.take(Subject::Network(network), endpoint, rule.times(limit_factor)).await;
+            if !of_network.allowed || of_network.remaining < decision.remaining {
+                decision = of_network;
+            }
+        }
+        decision
+    }
+
+    /// Gives back one request of `subject` that turned out not to count. Its networks keep it.
+    pub async fn give_back(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) {
+        match self {
+            Self::Memory(limits) => limits.give_back(subject, endpoint),
+            Self::Redis(limits) => limits.give_back(subject, endpoint, rule).await,
         }
     }
 }

@@ -99,9 +99,9 @@ impl PublicUrls {
         for name in further.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
             let url = Url::parse(&format!("{}://{name}", base.scheme)).ok().filter(|url| url.path() == "/");
             let known = url.as_ref().and_then(authority).filter(|authority| authority.eq_ignore_ascii_case(name));
-            let authority = known.ok_or_else(|| format!("{name:?} is not a host name, with a port if need be"))?;
+            let authority = known.ok_or("must be host names, each with a port if need be, separated by commas")?;
             if authority == base.authority || domains.iter().any(|domain| domain.as_str() == authority) {
-                return Err(format!("{name:?} is there twice; BASE_URL's own host is the default domain"));
+                return Err(format!("{authority:?} is there twice; BASE_URL's own host is the default domain"));
             }
             let index = u16::try_from(domains.len()).map_err(|_| "too many domains".to_owned())?;
             domains.push(Domain { name: Arc::from(authority), index });

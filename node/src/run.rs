@@ -20,10 +20,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts::Accounts;
+use crate::accounts::known_networks::NetworkTags;
 use crate::accounts::password::BCRYPT_COST;
-use crate::accounts::password_pool::PasswordPool;
+use crate::accounts::password_pool::{PasswordPool, PasswordPoolMetrics};
 use crate::accounts::token::AccessTokens;
+use crate::accounts::{Accounts, AccountsParts};
 use crate::allocation::authority::{Authority, Grants};
 use crate::ambient::Clock;
 use crate::cache::Cache;
@@ -34,6 +35,7 @@ use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, C
 use crate::config::{Config, Database};
 use crate::cores;
 use crate::http::admin::{self, Admin};
+use crate::http::drawing::Drawing;
 use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
 use crate::http::serve::serve;
@@ -43,6 +45,7 @@ use crate::kv::embedded::{Embedded, OpenError};
 use crate::kv::tikv::Tikv;
 use crate::lease::{LeaseError, OwnLease};
 use crate::limits::Limits;
+use crate::limits::guesses::GuessLimits;
 use crate::limits::memory::MemoryLimits;
 use crate::limits::redis::RedisLimits;
 use crate::limits::unknown_codes::UnknownCodes;
@@ -157,6 +160,9 @@ pub async fn run(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let registry = Registry::new();
     let (app, background) = assemble(config, clock, &registry).await?;
     // A fleet whose nodes are replaced is to lose no create to one that has no IDs yet.
@@ -292,7 +298,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         links: links.map_err(|error| RunError::Start(error.to_string()))?,
         resolve,
         hot,
-        accounts: start_accounts(&config, &kv, &clock, &minter)?,
+        accounts: start_accounts(&config, &kv, &clock, &minter, shared.as_ref(), registry)?,
         clicks,
         cache: match &shared {
             Some(shared) => Cache::RedisCluster(shared.redis.clone()),
@@ -302,6 +308,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
             Some(shared) => Limits::Redis(RedisLimits::new(shared.redis.clone(), MemoryLimits::new(clock.clone()))),
             None => Limits::Memory(MemoryLimits::new(clock.clone())),
         },
+        drawing: Drawing::on_half_the_cores(),
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,
         api_places: Semaphore::new(API_IN_FLIGHT_MAX),
@@ -357,19 +364,41 @@ fn start_clicks(
     Ok(clicks)
 }
 
-fn start_accounts(config: &Config, kv: &Kv, clock: &Clock, minter: &Minter) -> Result<Accounts, RunError> {
+fn start_accounts(
+    config: &Config,
+    kv: &Kv,
+    clock: &Clock,
+    minter: &Minter,
+    shared: Option<&Shared>,
+    registry: &Registry,
+) -> Result<Accounts, RunError> {
     let directory = match &config.database {
         Database::Embedded(directory) => Some(directory.as_path()),
         Database::Tikv(_) => None,
     };
     let secret = secret_key::load(config.secret_key.clone(), directory)?;
+    let previous = config.secret_key_previous.as_ref();
     let issuer = config.public_urls.base().as_str().to_owned();
-    let tokens = AccessTokens::new(issuer, config.access_token_ttl, &secret, config.secret_key_previous.as_ref());
-    let passwords = PasswordPool::start(PasswordPool::default_threads(), BCRYPT_COST)
+    let metrics = PasswordPoolMetrics::register(registry)?;
+    let passwords = PasswordPool::start(PasswordPool::default_threads(), BCRYPT_COST, clock.clone(), metrics)
         .map_err(|error| RunError::Start(format!("no thread for passwords: {error}")))?;
     let minter = minter.clone();
-    let mint_id = Box::new(move || minter.next_id().ok());
-    Ok(Accounts::new(kv.clone(), clock.clone(), mint_id, passwords, tokens, config.refresh_token_ttl))
+    Ok(Accounts::new(AccountsParts {
+        kv: kv.clone(),
+        clock: clock.clone(),
+        mint_id: Box::new(move || minter.next_id().ok()),
+        passwords,
+        tokens: AccessTokens::new(issuer, config.access_token_ttl, &secret, previous),
+        refresh_lifetime: config.refresh_token_ttl,
+        hosts: config.public_urls.hosts(),
+        network_tags: NetworkTags::new(&secret, previous),
+        guesses: GuessLimits::new(clock.clone(), shared.map(|shared| shared.redis.clone())),
+        guesses_slowed: counter(
+            registry,
+            "shortener_password_guesses_slowed_total",
+            "Sign-ins refused because others guess at the same account's password.",
+        )?,
+    }))
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, RunError> {

@@ -63,10 +63,12 @@ pub enum Kind {
     Place = b'r',
     /// That a link was changed, until caches that nodes share know it: (domain, code).
     Invalidation = b's',
+    /// A network that a user signed in from: (bit-reversed user, keyed hash).
+    KnownNetwork = b't',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 19] = [
+pub const KINDS: [(Kind, &str); 20] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -86,6 +88,7 @@ pub const KINDS: [(Kind, &str); 19] = [
     (Kind::VisitorSalt, "visitor_salt"),
     (Kind::Place, "place"),
     (Kind::Invalidation, "invalidation"),
+    (Kind::KnownNetwork, "known_network"),
 ];
 
 impl Kind {

@@ -57,6 +57,7 @@ pub fn table(click_retention_days: u32) -> Vec<Expiring> {
         Expiring::where_row(Kind::Invalidation, |_key, value, now| invalidations::expired(value, now)),
         Expiring::where_row(Kind::RefreshToken, has_expired),
         Expiring::where_row(Kind::RefreshFamily, has_expired),
+        Expiring::where_row(Kind::KnownNetwork, has_expired),
     ]
 }
 

@@ -18,6 +18,7 @@ mod http {
     mod redirects;
     mod scene;
     mod short_form;
+    mod sign_in;
     mod system;
     mod tokens;
 }

@@ -241,6 +241,28 @@ async fn a_setting_that_makes_no_sense_is_named() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_refused_setting_is_named_without_its_value() -> Result<()> {
+    const PASSWORD: &str = "hunter2-hunter2";
+    for (name, value) in [
+        ("DATABASE_URL", format!("tikv://ada:{PASSWORD}@pd-0:2379/links")),
+        ("DATABASE_URL", format!("postgres://ada:{PASSWORD}@db/links")),
+        ("BASE_URL", format!("https://ada:{PASSWORD}@sho.rt")),
+        ("DOMAINS", format!("ada:{PASSWORD}@sho.rt")),
+        ("REDIS_URL", format!("redis://ada:{PASSWORD}@redis:6379")),
+        ("OTLP_ENDPOINT", format!("http://ada:{PASSWORD}@collector:4318")),
+        ("LOG_LEVEL", PASSWORD.to_owned()),
+        ("SECRET_KEY", PASSWORD.to_owned()),
+        ("SECRET_KEY", PASSWORD.repeat(4)),
+    ] {
+        let mut node = Node::builder().setting(name, &value).spawn()?;
+        let status = node.wait_for_exit().await?;
+        ensure!(status.code() == Some(2) && node.log().contains(name), "{name}: {status}: {}", node.log());
+        ensure!(!node.log().contains("hunter2"), "{name}: {}", node.log());
+    }
+    Ok(())
+}
+
 /// Ends nodes on the same data again and again, each in the middle of creates, and looks for every link that was ever
 /// acknowledged after each start.
 async fn end_under_load(end: End, rounds: usize, creates_a_round: usize) -> Result<()> {

@@ -156,6 +156,55 @@ async fn limits_are_kept_with_redis_and_without() -> Result<()> {
     Ok(())
 }
 
+/// Everything that is counted of sign-ins is counted in Redis: a node that starts anew goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_counted_of_networks_and_accounts_is_shared() -> Result<()> {
+    let Some(servers) = RedisCluster::shared().await? else { return Ok(()) };
+    let start = || {
+        let limits = on(servers).setting("RATE_LIMIT_LOGIN", "2/86400").setting("RATE_LIMIT_REGISTER", "1/86400");
+        limits.setting("TRUSTED_PROXIES", "127.0.0.1")
+    };
+    let node = start().start().await?;
+    node.client()?.until_health_is("ok").await?;
+    let post = async |node: &Node, address: String, path: &str, body: Value| {
+        let client = node.client()?.with_header("x-forwarded-for", &address);
+        Ok::<_, anyhow::Error>(client.post(&format!("/api/v1/auth/{path}"), &body).await?.status)
+    };
+    let invalid = || json!({ "email": "nobody", "password": 1 });
+    let guess = |n: u32| (format!("203.0.{n}.1"), json!({ "email": "ada@example.com", "password": "a wrong guess" }));
+    for n in 0..4 {
+        assert_eq!(post(&node, format!("2001:db8:0:{n}::1"), "register", invalid()).await?, 422);
+    }
+    assert_eq!(post(&node, "2001:db8:0:4::1".to_owned(), "register", invalid()).await?, 429);
+    for n in 0..12 {
+        let (address, body) = guess(n);
+        post(&node, address, "login", body).await?;
+    }
+    // A right login does not count, a wrong one does.
+    let home = || "198.51.100.1".to_owned();
+    let credentials = || json!({ "email": "bob@example.com", "password": "correct horse battery staple" });
+    assert_eq!(post(&node, home(), "register", credentials()).await?, 201);
+    for _ in 0..4 {
+        assert_eq!(post(&node, home(), "login", credentials()).await?, 200);
+    }
+    let wrong = || json!({ "email": "bob@example.com", "password": "a wrong guess" });
+    assert_eq!(post(&node, home(), "login", wrong()).await?, 401);
+
+    let node = start().data(node.stop().await?).start().await?;
+    node.client()?.until_health_is("ok").await?;
+    assert_eq!(post(&node, "2001:db8:0:5::1".to_owned(), "register", invalid()).await?, 429, "its /56 has had enough");
+    let mut statuses = Vec::new();
+    for n in 12..20 {
+        let (address, body) = guess(n);
+        statuses.push(post(&node, address, "login", body).await?);
+    }
+    // Had it forgotten, ten would pass at once.
+    assert!(statuses.iter().filter(|status| **status == 429).count() >= 4, "{statuses:?}");
+    assert_eq!(post(&node, home(), "login", wrong()).await?, 401);
+    assert_eq!(post(&node, home(), "login", wrong()).await?, 429, "two wrong ones in a day");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hot_link_is_never_waited_for() -> Result<()> {
     let Some(servers) = RedisCluster::shared().await? else { return Ok(()) };

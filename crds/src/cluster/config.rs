@@ -39,7 +39,7 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub rate_limit_window: Option<i32>,
-    /// Registrations by one address, requests/seconds. Default 10/3600.
+    /// Registrations by one address, requests/seconds. Default 60/3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,4}$"))]
     pub rate_limit_register: Option<String>,
@@ -47,12 +47,12 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,4}$"))]
     pub rate_limit_login: Option<String>,
-    /// Networks whose Forwarded and X-Forwarded-For headers are believed, such as 10.0.0.0/8. Behind an ingress or gateway, name
-    /// its pods' network: else all clients share its limits.
+    /// Networks whose Forwarded and X-Forwarded-For headers are believed, such as 10.0.0.0/8, no wider than /8 (IPv6: /7). Behind an
+    /// ingress or gateway, name its pods' network: else all clients share its limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),
-        inner(length(max = 43), regex(pattern = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")),
+        inner(length(max = 43), regex(pattern = r"^[0-9A-Fa-f:.]+(/([7-9]|[1-9][0-9]{1,2}))?$")),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub trusted_proxies: Vec<String>,

@@ -30,6 +30,79 @@ impl SecretKey {
     }
 }
 
+/// A secret that somebody who guesses would find. What it is, is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuessableKey {
+    /// A text from an example or a template.
+    #[error("is a placeholder from an example")]
+    Placeholder,
+    /// One part again and again, or neighbours in the alphabet.
+    #[error("repeats itself or counts up")]
+    Pattern,
+    /// Less to guess than a random key has.
+    #[error("is too easy to guess")]
+    Entropy,
+}
+
+/// What templates and examples have in the place of a secret, letters and digits alone.
+const PLACEHOLDERS: [&str; 18] = [
+    "changeme",
+    "changethis",
+    "changeit",
+    "replaceme",
+    "replacethis",
+    "replacewith",
+    "placeholder",
+    "yoursecret",
+    "yourkey",
+    "yoursupersecret",
+    "mysecretkey",
+    "mysupersecret",
+    "supersecretkey",
+    "secretkeyhere",
+    "insecure",
+    "notasecret",
+    "donotuse",
+    "keepthissecret",
+];
+/// The longest part that a secret is a repetition of: shorter ones have too little to guess.
+const REPEATED_BYTES_MAX: usize = 15;
+/// The longest row of neighbours (`abcdefg…`) in a secret. The digits of hexadecimal numbers are two shorter ones.
+const ROW_BYTES_MAX: usize = 15;
+/// The least that there is to guess, in bits, going by how often each byte is in the secret. Random secrets of 32 bytes or
+/// digits have more than 90, however they are written.
+const ENTROPY_BITS_MIN: f64 = 80.0;
+
+/// Whether a secret that somebody chose is one that somebody else would guess.
+pub fn check_chosen(secret: &[u8]) -> Result<(), GuessableKey> {
+    let squashed: Zeroizing<Vec<u8>> =
+        Zeroizing::new(secret.iter().filter(|b| b.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect());
+    let holds = |word: &str| squashed.windows(word.len()).any(|part| part == word.as_bytes());
+    if PLACEHOLDERS.iter().any(|word| holds(word)) {
+        return Err(GuessableKey::Placeholder);
+    }
+    let is_repeated =
+        |length: usize| length < secret.len() && secret.iter().zip(&secret[length..]).all(|(a, b)| a == b);
+    let longest_row = |by: i16| {
+        let is_step = |a: &u8, b: &u8| i16::from(*b) - i16::from(*a) == by;
+        secret.chunk_by(is_step).map(<[u8]>::len).max().unwrap_or(0)
+    };
+    if (1..=REPEATED_BYTES_MAX).any(is_repeated) || [1, 0, -1].into_iter().any(|by| longest_row(by) > ROW_BYTES_MAX) {
+        return Err(GuessableKey::Pattern);
+    }
+    if entropy_bits(secret) < ENTROPY_BITS_MIN { Err(GuessableKey::Entropy) } else { Ok(()) }
+}
+
+/// Shannon's entropy of the bytes, times how many there are.
+fn entropy_bits(secret: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in secret {
+        counts[usize::from(*byte)] += 1;
+    }
+    let length = f64::from(counts.iter().sum::<u32>());
+    counts.into_iter().filter(|count| *count > 0).map(f64::from).map(|count| count * (length / count).log2()).sum()
+}
+
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(redacted)")
@@ -65,5 +138,40 @@ mod tests {
         let info = hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap();
         let okm = hex::decode("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf").unwrap();
         assert_eq!(SecretKey::new(Zeroizing::new(prk)).unwrap().derive(&info).as_slice(), okm);
+    }
+
+    #[test]
+    fn secrets_that_somebody_would_guess_are_refused_and_random_ones_taken() {
+        use GuessableKey::{Entropy, Pattern, Placeholder};
+        for (secret, expected) in [
+            ("a".repeat(32), Err(Pattern)),
+            (" ".repeat(64), Err(Pattern)),
+            ("changeme".repeat(4), Err(Placeholder)),
+            ("change-me-change-me-change-me-please".to_owned(), Err(Placeholder)),
+            ("CHANGE_ME_9f86d081884c7d659a2feaa0c55ad015".to_owned(), Err(Placeholder)),
+            ("your-secret-key-goes-here-32-bytes-long".to_owned(), Err(Placeholder)),
+            ("django-insecure-3k$#v!x0q@w9e8r7t6y5u4".to_owned(), Err(Placeholder)),
+            ("supersecretkeysupersecretkey123456".to_owned(), Err(Placeholder)),
+            ("secret".repeat(6), Err(Pattern)),
+            ("password".repeat(4), Err(Pattern)),
+            ("0123456789".repeat(4), Err(Pattern)),
+            ("abcdefghijklmnopqrstuvwxyz0123456789".to_owned(), Err(Pattern)),
+            ("zyxwvutsrqponmlkjihgfedcba9876543210".to_owned(), Err(Pattern)),
+            (format!("{}bcdefgh", "a".repeat(15)).repeat(2), Err(Entropy)),
+            ("aabbaabbabababbabaabbbaaababbbab".to_owned(), Err(Entropy)),
+            ("a secret of tests alone, 32 bytes".to_owned(), Ok(())),
+            ("correct horse battery staple 12345".to_owned(), Ok(())),
+            ("9f86d081884c7d659a2feaa0c55ad015".to_owned(), Ok(())),
+            ("0123456789abcdef0123456789abcdef".to_owned(), Ok(())),
+            ("31415926535897932384626433832795".to_owned(), Ok(())),
+            ("n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=".to_owned(), Ok(())),
+        ] {
+            assert_eq!(check_chosen(secret.as_bytes()), expected, "{secret}");
+        }
+        for _ in 0..1_000 {
+            let random: [u8; 32] = crate::ambient::random();
+            assert_eq!(check_chosen(&random), Ok(()), "{random:?}");
+            assert_eq!(check_chosen(&hex::encode(random).as_bytes()[..32]), Ok(()), "{random:?}");
+        }
     }
 }

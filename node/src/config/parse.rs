@@ -1,6 +1,7 @@
 //! One value of one setting, from text. Errors say what would be right; clap puts the setting's name before them.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use shortener_crds::ids::allocate::PodUid;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Database, invalid};
-use crate::accounts::secret_key::SecretKey;
+use crate::accounts::secret_key::{SecretKey, check_chosen};
 use crate::cache::redis_cluster::{RedisCertificates, RedisSettings};
 use crate::kv::tikv::{TikvSettings, Tls};
 use crate::limits::LimitRule;
@@ -42,15 +43,50 @@ impl From<&str> for Secret {
     }
 }
 
-/// The value of a secret, given directly or as a file, and long enough.
-pub(super) fn secret(
+/// The secret that signs, given directly or as a file: long enough, and none that somebody would guess.
+pub(super) fn signing_secret(
     setting: &'static str,
     value: Option<Secret>,
     file: Option<PathBuf>,
 ) -> Result<Option<SecretKey>, ConfigError> {
     let Some(secret) = one_of(setting, value, file)? else { return Ok(None) };
-    SecretKey::new(secret.0).map(Some).map_err(|error| invalid(setting, error.to_string()))
+    let key = SecretKey::new(secret.0.clone()).map_err(|error| invalid(setting, error.to_string()))?;
+    check_chosen(&secret.0).map_err(|error| {
+        invalid(setting, format!("{error}: take 32 random bytes, such as `openssl rand -hex 32` gives"))
+    })?;
+    Ok(Some(key))
 }
+
+/// The secret before the last rotation, with what is to be said about it. One that somebody would guess is taken: else nobody
+/// could rotate it away.
+pub(super) fn previous_secret(
+    setting: &'static str,
+    value: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<(Option<SecretKey>, Option<String>), ConfigError> {
+    let Some(secret) = one_of(setting, value, file)? else { return Ok((None, None)) };
+    let warning = check_chosen(&secret.0).err();
+    let warning = warning.map(|error| format!("{setting} {error}; unset it as soon as its tokens have expired"));
+    let key = SecretKey::new(secret.0).map_err(|error| invalid(setting, error.to_string()))?;
+    Ok((Some(key), warning))
+}
+
+/// What is to be said of files that hold secrets: which of them others may read. Kubernetes gives secrets to a pod's group,
+/// so that what the group may read is no matter.
+pub(super) fn open_files<'a>(files: impl IntoIterator<Item = (&'static str, Option<&'a PathBuf>)>) -> Vec<String> {
+    let others_may = |path: &Path| {
+        // One that cannot be read is complained of where it is read.
+        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OPEN_TO_OTHERS != 0)
+    };
+    let open = files.into_iter().filter_map(|(setting, path)| Some((setting, path.filter(|path| others_may(path))?)));
+    open.map(|(setting, path)| {
+        format!("{setting}: others may read or change {}, which holds a secret; set its mode to 0600", path.display())
+    })
+    .collect()
+}
+
+/// The bits of a file's mode by which others may read, write or run it, or its group write it.
+const OPEN_TO_OTHERS: u32 = 0o007 | 0o020;
 
 fn one_of(setting: &'static str, value: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, ConfigError> {
     match (value, file) {
@@ -179,6 +215,27 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
     network.map_err(|_| "must be an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// The shortest prefixes of networks that may be proxies. 10.0.0.0/8 and fc00::/7 are private; what is wider has the whole
+/// internet in it, and everybody could claim any address.
+const PROXY_PREFIX_BITS_MIN: (u8, u8) = (8, 7);
+
+/// A network whose word on addresses is taken.
+pub(super) fn proxies(text: &str) -> Result<IpNet, String> {
+    let network = network(text)?;
+    let (ipv4, ipv6) = PROXY_PREFIX_BITS_MIN;
+    let is_narrow = match network {
+        IpNet::V4(network) => network.prefix_len() >= ipv4,
+        IpNet::V6(network) => network.prefix_len() >= ipv6,
+    };
+    match is_narrow {
+        true => Ok(network),
+        false => Err(format!(
+            "would believe everybody: name the networks of your proxies alone, no wider than /{ipv4} (IPv6: /{ipv6}), \
+             such as 10.0.0.0/8"
+        )),
+    }
 }
 
 /// The longest name of a pod, in bytes.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{JsonBody, User};
+use super::extract::{Address, JsonBody, User};
 use super::schema;
 use crate::accounts::password::Password;
 use crate::accounts::{self, TokenPair};
@@ -114,10 +114,11 @@ fn tokens(pair: &TokenPair) -> Tokens {
     ))]
 pub async fn register(
     State(app): State<Arc<App>>,
+    Address(address): Address,
     body: JsonBody<Registration>,
 ) -> Result<(StatusCode, Json<UserBody>), ApiError> {
     let Registration { email, password, full_name } = body.value;
-    let user = app.accounts.register(&email, password, full_name.as_deref()).await?;
+    let user = app.accounts.register(&email, password, full_name.as_deref(), address).await?;
     Ok((StatusCode::CREATED, Json(user.into())))
 }
 
@@ -127,12 +128,17 @@ pub async fn register(
         (status = 200, description = "Tokens", body = TokensBody),
         (status = 401, description = "Wrong e-mail address or password; not said which", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn login(State(app): State<Arc<App>>, body: JsonBody<Credentials>) -> Result<Tokens, ApiError> {
+pub async fn login(
+    State(app): State<Arc<App>>,
+    Address(address): Address,
+    body: JsonBody<Credentials>,
+) -> Result<Tokens, ApiError> {
     let Credentials { email, password } = body.value;
-    Ok(tokens(&app.accounts.login(&email, password).await?))
+    Ok(tokens(&app.accounts.login(&email, password, address).await?))
 }
 
-/// Gives a new pair for a refresh token, which is spent. A spent one presented again revokes all that came from its login.
+/// Gives a new pair for a refresh token, which is spent. Presented again within 30 s, while its successor is unused, a spent
+/// one gives the same successor; after that it revokes all that came from its login.
 #[utoipa::path(post, path = "/api/v1/auth/refresh", tag = "auth", request_body = RefreshRequest,
     responses(
         (status = 200, description = "Tokens", body = TokensBody),

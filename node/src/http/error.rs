@@ -17,7 +17,7 @@ use crate::links::{LinkError, ResolveError};
 use crate::store::StoreError;
 
 /// When to come back after a 503 that may be over in a moment.
-const RETRY_SOON: Duration = Duration::from_secs(1);
+pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 /// When to come back when nothing can be minted or checked: a grant arrives within 5 s.
 const RETRY_LATER: Duration = Duration::from_secs(5);
 
@@ -251,6 +251,7 @@ impl From<AccountError> for ApiError {
             AccountError::FullName => Invalid::field("full_name", error).into(),
             AccountError::EmailTaken => Self::EmailTaken,
             AccountError::Credentials => Self::WrongCredentials,
+            AccountError::TooManyGuesses(wait) => Self::RateLimited(wait),
             AccountError::RefreshToken => Self::Unauthenticated("The refresh token is not valid: sign in again."),
             AccountError::UnknownUser => Self::Unauthenticated("The user of this token does not exist."),
             AccountError::PasswordPool(PasswordPoolError::Busy) => {

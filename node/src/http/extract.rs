@@ -1,5 +1,7 @@
 //! From a request to what a handler takes: a JSON body, a query, an ID, a caller. Each refusal names the field.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -153,6 +155,24 @@ pub struct Caller {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().copied().ok_or(ApiError::Unauthenticated("The route is not guarded."))
+    }
+}
+
+/// The client's address, as [`super::guard`] found out. Never printed.
+#[derive(Clone, Copy)]
+pub struct Address(pub IpAddr);
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Address(…)")
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Address {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {

@@ -1,5 +1,6 @@
 //! What stands before every limited route: whose address it is, whose token, and whether there were too many.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::client_addr;
 use super::envelope::RETRY_WHEN_FULL;
 use super::error::ApiError;
-use super::extract::Caller;
+use super::extract::{Address, Caller};
+use super::meter::{Meter, REQUEST_UNITS};
 use super::{App, BODY_BYTES_MAX};
 use crate::kv::WRITE_DEADLINE;
 use crate::limits::{Decision, Subject};
@@ -26,6 +28,11 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_DEADLINE: Duration = WRITE_DEADLINE;
 /// The same where a password is hashed: the last in the queue for that waits for two seconds, longer on a busy machine.
 const PASSWORD_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What all logins of an address are counted as, right ones and others.
+const ALL_LOGINS: &str = "login.all";
+/// How many times more right logins than wrong ones an address may try.
+const ALL_LOGINS_FACTOR: u32 = 8;
 
 /// API requests in flight at once. The rest of the node's places are for redirects, whatever the API is made to wait for.
 pub const API_IN_FLIGHT_MAX: usize = super::IN_FLIGHT_MAX / 4;
@@ -40,28 +47,55 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     let by_address = Subject::of_address(address);
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Endpoint { name, rule } = Endpoint::of(request.method(), route);
-    let deadline = rule.deadline();
     let user = bearer(request.headers()).map(|token| token.and_then(|token| verify(&app, token))).transpose();
     // Where the body says who it is, a token that is no good is nobody's: clients send their expired one along to renew it.
-    let user = if matches!(rule, Rule::Usual) { user } else { Ok(user.ok().flatten()) };
+    let user = if rule.is_for_users() { user } else { Ok(user.ok().flatten()) };
+    // Guessing tokens is limited like anything else that an address does without one.
     let limits = &app.config.rate_limits;
-    let (subject, rule) = match (rule, &user) {
-        (Rule::Register, _) => (by_address, limits.register),
-        (Rule::Login, _) => (by_address, limits.login),
-        (Rule::Session | Rule::Usual, Ok(Some(user))) => (Subject::User(*user), limits.user),
-        // Guessing tokens is limited like anything else that an address does without one.
-        (Rule::Session | Rule::Usual, Ok(None) | Err(_)) => (by_address, limits.anonymous),
+    let (subject, usual) = match &user {
+        Ok(Some(user)) => (Subject::User(*user), limits.user),
+        Ok(None) | Err(_) => (by_address, limits.anonymous),
     };
-    let decision = app.limits.take(subject, name, rule).await;
-    let response = match user {
-        _ if !decision.allowed => ApiError::RateLimited(Duration::from_secs(decision.retry_after_s)).into_response(),
-        Err(error) => error.into_response(),
-        Ok(user) => {
-            request.extensions_mut().insert(Caller { user, subject });
-            answer(&app, request, next, deadline).await
+    let (subject, decision) = match rule {
+        Rule::Register => (by_address, app.limits.take_nested(address, name, limits.register).await),
+        Rule::Login => (by_address, take_login(&app, address, name).await),
+        Rule::Session | Rule::Usual => (subject, app.limits.take(subject, name, usual).await),
+        Rule::Image => {
+            let meter = Meter::start(&app, subject, name, usual).await;
+            request.extensions_mut().insert(meter);
+            (subject, meter.decision())
         }
     };
+    let response = match user {
+        _ if !decision.allowed => ApiError::RateLimited(Duration::from_secs(decision.retry_after_s)).into_response(),
+        Err(error) => match request.extensions().get::<Meter>().copied() {
+            None => error.into_response(),
+            Some(mut meter) => {
+                // Guessing tokens costs a whole request, as everywhere.
+                let _ = meter.charge(&app, REQUEST_UNITS - 1).await;
+                meter.onto(error.into_response())
+            }
+        },
+        Ok(user) => {
+            request.extensions_mut().insert(Caller { user, subject });
+            request.extensions_mut().insert(Address(address));
+            answer(&app, request, next, rule.deadline()).await
+        }
+    };
+    let status = response.status();
+    if matches!(rule, Rule::Login) && (status.is_success() || status.is_server_error()) {
+        app.limits.give_back(by_address, name, limits.login).await;
+    }
+    let decision = response.extensions().get::<Meter>().map_or(decision, Meter::decision);
     with_headers(response, &decision)
+}
+
+/// Counts a login. One that is right, or that nobody had time for, is given back: a whole office signs in from its one
+/// address. But each costs something, and so all of them are bounded too.
+async fn take_login(app: &App, address: IpAddr, name: &'static str) -> Decision {
+    let rule = app.config.rate_limits.login;
+    let all = app.limits.take(Subject::of_address(address), ALL_LOGINS, rule.times(ALL_LOGINS_FACTOR)).await;
+    if all.allowed { app.limits.take_nested(address, name, rule).await } else { all }
 }
 
 async fn answer(app: &App, request: Request, next: Next, deadline: Duration) -> Response {
@@ -105,14 +139,21 @@ enum Rule {
     Session,
     /// A user's requests, or an address's without a token.
     Usual,
+    /// The same, at a price that the handler knows.
+    Image,
 }
 
 impl Rule {
     fn deadline(self) -> Duration {
         match self {
             Self::Register | Self::Login => PASSWORD_DEADLINE,
-            Self::Session | Self::Usual => ANSWER_DEADLINE,
+            Self::Session | Self::Usual | Self::Image => ANSWER_DEADLINE,
         }
+    }
+
+    /// Whether a token says who asks.
+    fn is_for_users(self) -> bool {
+        matches!(self, Self::Usual | Self::Image)
     }
 }
 
@@ -131,7 +172,7 @@ impl Endpoint {
             ("PATCH", "/api/v1/urls/{id}") => ("urls.update", Rule::Usual),
             ("DELETE", "/api/v1/urls/{id}") => ("urls.delete", Rule::Usual),
             ("GET" | "HEAD", "/api/v1/analytics/{short_code}/summary") => ("analytics", Rule::Usual),
-            ("GET" | "HEAD", "/api/v1/qr/{short_code}") => ("qr", Rule::Usual),
+            ("GET" | "HEAD", "/api/v1/qr/{short_code}") => ("qr", Rule::Image),
             _ => ("other", Rule::Usual),
         };
         Self { name, rule }

@@ -2,7 +2,7 @@
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
-use super::{Counters, Decision, LimitRule, Subject, decide};
+use super::{Counters, Decision, LimitRule, Subject, decide, decide_units};
 use crate::ambient::Clock;
 
 /// The most counters that are kept, at about a hundred bytes each. When more callers than this are about within a window,
@@ -24,28 +24,42 @@ impl MemoryLimits {
 
     /// Counts one request and decides on it; of requests at the same time exactly as many pass as the rule says.
     pub fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
+        self.take_units(subject, endpoint, rule, 1)
+    }
+
+    /// The same for a request that counts as `units`.
+    pub fn take_units(&self, subject: Subject, endpoint: &'static str, rule: LimitRule, units: u32) -> Decision {
         let now_ms = self.now_ms();
         let entry = self.counters.entry(&(subject, endpoint), None, |_, counters| {
-            let (counted, decision) = decide(*counters, rule, now_ms);
+            let (counted, decision) = decide_units(*counters, rule, units, now_ms);
             *counters = counted;
             EntryAction::Retain(decision)
         });
         match entry {
             EntryResult::Retained(decision) => decision,
             EntryResult::Vacant(guard) => {
-                let (counted, decision) = decide(Counters::default(), rule, now_ms);
+                let (counted, decision) = decide_units(Counters::default(), rule, units, now_ms);
                 // An error is a table that was emptied meanwhile; then this request is forgotten with the others.
                 let _ = guard.insert(counted);
                 decision
             }
             // The closure neither removes nor replaces, and there is no timeout.
             EntryResult::Removed(..) | EntryResult::Replaced(..) | EntryResult::Timeout => {
-                decide(Counters::default(), rule, now_ms).1
+                decide_units(Counters::default(), rule, units, now_ms).1
             }
         }
     }
 
-    /// What [`take`](Self::take) would decide, without counting.
+    /// Gives back one request that was counted a moment ago.
+    pub fn give_back(&self, subject: Subject, endpoint: &'static str) {
+        // Vacant: its counters are forgotten already.
+        let _ = self.counters.entry(&(subject, endpoint), None, |_, counters| {
+            counters.current = counters.current.saturating_sub(1);
+            EntryAction::Retain(())
+        });
+    }
+
+    /// What [`take`](Self::take) would decide on one request, without counting.
     pub fn peek(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
         let counters = self.counters.get(&(subject, endpoint)).unwrap_or_default();
         decide(counters, rule, self.now_ms()).1

@@ -19,22 +19,32 @@ pub const SHARED_REQUESTS_MAX: u32 = 10_000;
 /// Bytes that tell a caller from others in a key.
 const CALLER_BYTES: usize = 16;
 
-/// `ARGV`: the limit, the window in milliseconds, and a name for the request, by which it counts once however often it is sent.
-/// Answers whether it may pass, how many have passed within the window, and in how many milliseconds the oldest leaves it.
+/// `ARGV`: the limit, the window in milliseconds, a name for the request, by which it counts once however often it is sent, and as how
+/// many requests it counts. Answers whether it may pass, how many have passed within the window, and in how many milliseconds the
+/// oldest leaves it, or so many that this one fits.
 static TAKE: Script = Script::new(
     "local time = redis.call('TIME') \
      local now = time[1] * 1000 + math.floor(time[2] / 1000) \
-     local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]) \
+     local limit, window, units = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]) \
      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - window) \
      local used = redis.call('ZCARD', KEYS[1]) \
      local allowed = redis.call('ZSCORE', KEYS[1], ARGV[3]) and 1 or 0 \
-     if allowed == 0 and used < limit then \
+     if allowed == 0 and used + units <= limit then \
        redis.call('ZADD', KEYS[1], now, ARGV[3]) \
+       for unit = 2, units do redis.call('ZADD', KEYS[1], now, ARGV[3] .. unit) end \
        redis.call('PEXPIRE', KEYS[1], window) \
-       allowed, used = 1, used + 1 \
+       allowed, used = 1, used + units \
      end \
-     local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES') \
+     local leaves = allowed == 1 and 0 or used + units - limit - 1 \
+     local oldest = redis.call('ZRANGE', KEYS[1], leaves, leaves, 'WITHSCORES') \
      return {allowed, used, oldest[2] + window - now}",
+);
+
+/// Lets the newest request leave the window: one is like another.
+static GIVE_BACK: Script = Script::new(
+    "local newest = redis.call('ZRANGE', KEYS[1], -1, -1) \
+     if newest[1] then redis.call('ZADD', KEYS[1], 'XX', 0, newest[1]) end \
+     return 0",
 );
 
 /// Counters in Redis.
@@ -50,18 +60,34 @@ impl RedisLimits {
         Self { redis, alone }
     }
 
-    /// Counts one request and decides on it.
-    pub async fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) -> Decision {
+    /// Counts a request as `units` and decides on it.
+    pub async fn take(&self, subject: Subject, endpoint: &'static str, rule: LimitRule, units: u32) -> Decision {
         if rule.requests() > SHARED_REQUESTS_MAX {
-            return self.alone.take(subject, endpoint, rule);
+            return self.alone.take_units(subject, endpoint, rule, units);
         }
-        match self.take_shared(subject, endpoint, rule).await {
+        match self.take_shared(subject, endpoint, rule, units).await {
             Ok(decision) => decision,
             Err(error) => {
                 tracing::debug!(%error, "a rate limit is kept by this node alone");
-                self.alone.take(subject, endpoint, rule)
+                self.alone.take_units(subject, endpoint, rule, units)
             }
         }
+    }
+
+    /// Gives back one request that was counted a moment ago.
+    pub async fn give_back(&self, subject: Subject, endpoint: &'static str, rule: LimitRule) {
+        if rule.requests() > SHARED_REQUESTS_MAX {
+            self.alone.give_back(subject, endpoint);
+        } else if let Err(error) = self.give_back_shared(subject, endpoint).await {
+            tracing::debug!(%error, "a request is given back by this node alone");
+            self.alone.give_back(subject, endpoint);
+        }
+    }
+
+    async fn give_back_shared(&self, subject: Subject, endpoint: &'static str) -> Result<(), RedisFailure> {
+        let keys = self.redis.keys()?;
+        let key = keys.rate_limit(&caller(keys, subject), endpoint);
+        self.redis.run::<u64>(&GIVE_BACK, &key, |_| {}).await.map(drop)
     }
 
     async fn take_shared(
@@ -69,12 +95,17 @@ impl RedisLimits {
         subject: Subject,
         endpoint: &'static str,
         rule: LimitRule,
+        units: u32,
     ) -> Result<Decision, RedisFailure> {
         let keys = self.redis.keys()?;
         let key = keys.rate_limit(&caller(keys, subject), endpoint);
         let request: [u8; 12] = random();
         let arguments = |script: &mut redis::Cmd| {
-            script.arg(rule.requests()).arg(rule.window_ms).arg(request.as_slice());
+            script
+                .arg(rule.requests())
+                .arg(rule.window_ms)
+                .arg(request.as_slice())
+                .arg(units.clamp(1, rule.requests()));
         };
         let (allowed, used, oldest_leaves_ms) = self.redis.run(&TAKE, &key, arguments).await?;
         Ok(decision(rule, allowed, used, oldest_leaves_ms))

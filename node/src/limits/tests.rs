@@ -107,6 +107,47 @@ async fn subjects_and_endpoints_are_counted_apart() {
     assert!(limits.take(other, "urls", rule(1, 60)).await.allowed);
 }
 
+#[tokio::test]
+async fn neighbours_share_the_limits_of_their_networks() {
+    let limits = Limits::Memory(MemoryLimits::new(Clock::manual(UnixMs(0))));
+    let passed = async |addresses: Vec<String>| {
+        let mut passed = 0;
+        for address in addresses {
+            let decision = limits.take_nested(address.parse().unwrap(), "login", rule(2, 60)).await;
+            passed += u32::from(decision.allowed);
+            assert_eq!(decision.allowed, decision.retry_after_s == 0);
+        }
+        passed
+    };
+    let all_of = |make: fn(u32) -> String| (0..1_024).map(make).collect::<Vec<_>>();
+    for (network, expected, addresses) in [
+        ("one /64", 2, all_of(|n| format!("2001:db8:0:0::{n:x}"))),
+        ("one /56", 2 * 4, all_of(|n| format!("2001:db8:1:{:x}::1", n % 256))),
+        ("one /48", 2 * 16, all_of(|n| format!("2001:db8:2:{:x}::1", n << 6))),
+        ("one /32", 2 * 256, all_of(|n| format!("2001:db9:{n:x}::1"))),
+        ("one IPv4 address", 2, all_of(|_| "192.0.2.1".to_owned())),
+        ("one IPv4 /24", 2 * 16, all_of(|n| format!("198.51.100.{}", n % 256))),
+        ("one IPv4 /16", 2 * 64, all_of(|n| format!("203.1.{}.{}", n % 256, n / 256))),
+    ] {
+        assert_eq!(passed(addresses).await, expected, "{network}");
+    }
+    // The next network has a limit of its own.
+    assert_eq!(passed(vec!["2001:db8:1:100::1".to_owned(), "198.51.101.1".to_owned()]).await, 2);
+}
+
+#[tokio::test]
+async fn what_is_given_back_may_be_taken_again() {
+    let limits = Limits::Memory(MemoryLimits::new(Clock::manual(UnixMs(0))));
+    let (address, rule) = (Subject::of_address([192, 0, 2, 1].into()), rule(2, 60));
+    for _ in 0..10 {
+        assert!(limits.take(address, "login", rule).await.allowed);
+        limits.give_back(address, "login", rule).await;
+    }
+    for allowed in [true, true, false] {
+        assert_eq!(limits.take(address, "login", rule).await.allowed, allowed);
+    }
+}
+
 #[test]
 fn setting_the_clock_opens_no_window_but_time_does() {
     let clock = Clock::manual(UnixMs(1_000_000));
@@ -161,6 +202,35 @@ fn rules() -> impl Strategy<Value = LimitRule> {
 }
 
 proptest! {
+    #[test]
+    fn a_request_that_counts_as_many_passes_when_so_many_would_and_when_it_is_told_to_come_back(
+        rule in rules(),
+        before in prop::collection::vec((0_u64..240_000, 1_u32..40), 0..100),
+        units in 1_u32..300,
+        now_ms in 240_000_u64..400_000,
+    ) {
+        let mut before = before;
+        before.sort_unstable();
+        let mut counters = Counters::default();
+        for (at_ms, units) in before {
+            counters = decide_units(counters, rule, units, at_ms).0;
+        }
+        let at_once = |mut counters: Counters, now_ms: u64| {
+            (0..units.min(rule.requests)).all(|_| {
+                let (counted, decision) = decide(counters, rule, now_ms);
+                counters = counted;
+                decision.allowed
+            })
+        };
+        let (counted, decision) = decide_units(counters, rule, units, now_ms);
+        prop_assert_eq!(decision.allowed, at_once(counters, now_ms));
+        if !decision.allowed {
+            let at = |s: u64| decide_units(counted, rule, units, now_ms + s * 1000).1.allowed;
+            prop_assert!(at(decision.retry_after_s), "it passes after Retry-After");
+            prop_assert!(!at(decision.retry_after_s - 1), "and not a second sooner");
+        }
+    }
+
     #[test]
     fn no_window_sees_twice_the_limit_and_no_fixed_one_more_than_the_limit(
         rule in rules(),

@@ -1,4 +1,4 @@
-//! Users, and the families of their refresh tokens.
+//! Users, the families of their refresh tokens, and from where they signed in.
 //!
 //! A family begins with a sign-in and is the chain of refresh tokens that follow from it. Token rows never change: which
 //! token of a family may be used next is written in the family alone, so that two refreshes at once meet in one row.
@@ -14,8 +14,8 @@ use crate::kv::{Kv, Transaction};
 
 /// The version byte of every row here but a family's.
 const VERSION: u8 = 1;
-/// The version byte of a family: since 2 it says when it began.
-const FAMILY_VERSION: u8 = 2;
+/// The version byte of a family: since 2 it says when it began, since 3 how its current token follows from the one before.
+const FAMILY_VERSION: u8 = 3;
 
 /// A user's ID: a Snowflake, shown as a decimal string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub type TokenDigest = [u8; 32];
 /// A family of refresh tokens: random.
 pub type FamilyId = [u8; 16];
 
+/// Random bytes that a spent token and its successor have in common. They tell nothing without the spent token.
+pub type SuccessorSalt = [u8; 16];
+
 /// A refresh token, by its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshTokenRow {
@@ -61,6 +64,29 @@ pub struct RefreshFamilyRow {
     pub expires_at: UnixMs,
     /// When its user signed in.
     pub began_at: UnixMs,
+    /// When the current token was given out.
+    pub current_since: UnixMs,
+    /// What the current token was derived with from the token that was spent for it.
+    pub salt: SuccessorSalt,
+}
+
+/// A keyed hash of a user and a network.
+pub type KnownNetworkTag = [u8; 16];
+
+/// A network that a user signed in from, by user and tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownNetworkRow {
+    /// When it counts as any other again, and its row may go.
+    pub until: UnixMs,
+}
+
+/// [`RefreshFamilyRow`] as version 2 wrote it.
+#[derive(Serialize, Deserialize)]
+struct RefreshFamilyRow2 {
+    user: UserId,
+    current: TokenDigest,
+    expires_at: UnixMs,
+    began_at: UnixMs,
 }
 
 /// [`RefreshFamilyRow`] as version 1 wrote it.
@@ -72,12 +98,20 @@ struct RefreshFamilyRow1 {
 }
 
 fn decode_family(bytes: &[u8]) -> Result<RefreshFamilyRow, StoreError> {
-    if bytes.first() == Some(&FAMILY_VERSION) {
-        return decode(Kind::RefreshFamily, FAMILY_VERSION, bytes);
+    // Before version 3 a successor was random: no salt leads to it, so that it is given out once.
+    let (current_since, salt) = (UnixMs(0), [0; 16]);
+    match bytes.first() {
+        Some(&FAMILY_VERSION) => decode(Kind::RefreshFamily, FAMILY_VERSION, bytes),
+        Some(2) => {
+            let RefreshFamilyRow2 { user, current, expires_at, began_at } = decode(Kind::RefreshFamily, 2, bytes)?;
+            Ok(RefreshFamilyRow { user, current, expires_at, began_at, current_since, salt })
+        }
+        _ => {
+            let RefreshFamilyRow1 { user, current, expires_at } = decode(Kind::RefreshFamily, VERSION, bytes)?;
+            // When it began was not kept. It was before this, so that its end comes no later than that of one that begins now.
+            Ok(RefreshFamilyRow { user, current, expires_at, began_at: expires_at, current_since, salt })
+        }
     }
-    let RefreshFamilyRow1 { user, current, expires_at } = decode(Kind::RefreshFamily, VERSION, bytes)?;
-    // When it began was not kept. It was before this, so that its end comes no later than that of one that begins now.
-    Ok(RefreshFamilyRow { user, current, expires_at, began_at: expires_at })
 }
 
 impl fmt::Display for UserId {
@@ -107,6 +141,10 @@ fn token_key(digest: &TokenDigest) -> Vec<u8> {
 
 fn family_key(family: &FamilyId) -> Vec<u8> {
     Key::of(Kind::RefreshFamily).bytes(family).build()
+}
+
+fn known_network_key(user: Option<UserId>, tag: &KnownNetworkTag) -> Vec<u8> {
+    Key::of(Kind::KnownNetwork).spread(user.map_or(0, |user| user.0.into())).bytes(tag).build()
 }
 
 /// Reads a user.
@@ -171,9 +209,21 @@ pub fn delete_family(transaction: &mut Transaction, family: &FamilyId) {
     transaction.delete(family_key(family));
 }
 
+/// Reads until when a network is known. Nobody's costs the same read as somebody's, and is never known.
+pub async fn known_network(kv: &Kv, user: Option<UserId>, tag: &KnownNetworkTag) -> Result<Option<UnixMs>, StoreError> {
+    let value = kv.get(&known_network_key(user, tag)).await?;
+    let row = value.map(|bytes| decode::<KnownNetworkRow>(Kind::KnownNetwork, VERSION, &bytes)).transpose()?;
+    Ok(row.map(|row| row.until))
+}
+
+/// Writes that a user signed in from a network.
+pub fn put_known_network(transaction: &mut Transaction, user: UserId, tag: &KnownNetworkTag, row: KnownNetworkRow) {
+    transaction.put(known_network_key(Some(user), tag), encode(VERSION, &row));
+}
+
 /// The prefixes of the rows here that expire, for the sweeper to scan.
-pub fn expiring_prefixes() -> [Vec<u8>; 2] {
-    [Key::of(Kind::RefreshToken).build(), Key::of(Kind::RefreshFamily).build()]
+pub fn expiring_prefixes() -> [Vec<u8>; 3] {
+    [Kind::RefreshToken, Kind::RefreshFamily, Kind::KnownNetwork].map(|kind| Key::of(kind).build())
 }
 
 /// Whether a row under one of [`expiring_prefixes`] may be deleted. Rows of other kinds never expire.
@@ -183,6 +233,9 @@ pub fn has_expired(key: &[u8], value: &[u8], now: UnixMs) -> Result<bool, StoreE
             decode::<RefreshTokenRow>(Kind::RefreshToken, VERSION, value)?.expires_at
         }
         Some(&kind) if kind == Kind::RefreshFamily as u8 => decode_family(value)?.expires_at,
+        Some(&kind) if kind == Kind::KnownNetwork as u8 => {
+            decode::<KnownNetworkRow>(Kind::KnownNetwork, VERSION, value)?.until
+        }
         _ => return Ok(false),
     };
     Ok(expires_at <= now)
@@ -199,10 +252,22 @@ mod tests {
         // As the first release wrote it: see the history of store/snapshots.
         let bytes = hex::decode(format!("01ac02{}80d8c1a28c34", "02".repeat(32))).unwrap();
         assert_eq!(bytes, encode(VERSION, &RefreshFamilyRow1 { user, current, expires_at }));
-        let row = RefreshFamilyRow { user, current, expires_at, began_at: expires_at };
+        let (current_since, salt) = (UnixMs(0), [0; 16]);
+        let row = RefreshFamilyRow { user, current, expires_at, began_at: expires_at, current_since, salt };
         assert_eq!(decode_family(&bytes).ok(), Some(row));
         assert_eq!(decode_family(&encode(FAMILY_VERSION, &row)).ok(), Some(row));
         let newer = encode(FAMILY_VERSION + 1, &row);
-        assert!(matches!(decode_family(&newer), Err(StoreError::Decode { version: Some(3), .. })));
+        assert!(matches!(decode_family(&newer), Err(StoreError::Decode { version: Some(4), .. })));
+    }
+
+    #[test]
+    fn a_family_of_the_second_version_is_read() {
+        let user = UserId(SnowflakeId::try_from(300).unwrap());
+        let (current, expires_at, began_at) = ([2; 32], UnixMs(1_790_000_000_000), UnixMs(1));
+        // As that release wrote it: see the history of store/snapshots.
+        let bytes = hex::decode(format!("02ac02{}80d8c1a28c3401", "02".repeat(32))).unwrap();
+        assert_eq!(bytes, encode(2, &RefreshFamilyRow2 { user, current, expires_at, began_at }));
+        let row = RefreshFamilyRow { user, current, expires_at, began_at, current_since: UnixMs(0), salt: [0; 16] };
+        assert_eq!(decode_family(&bytes).ok(), Some(row));
     }
 }

@@ -3,7 +3,9 @@
 use shortener_crds::ids::claim::WorkerRow;
 use shortener_crds::ids::{Block, BootId, CodeLength, SnowflakeId, WorkerId};
 
-use super::accounts::{RefreshFamilyRow, UserId, UserRow, insert_user, put_current_token};
+use super::accounts::{
+    KnownNetworkRow, RefreshFamilyRow, UserId, UserRow, insert_user, put_current_token, put_known_network,
+};
 use super::allocation::{insert_claim, put_high_water_mark, put_worker_row};
 use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
@@ -86,8 +88,16 @@ fn write_account(txn: &mut Transaction) {
         created_at: NOON,
     };
     insert_user(txn, user(), "ada@example.com", &row);
-    let family = RefreshFamilyRow { user: user(), current: [2; 32], expires_at: NOON, began_at: UnixMs(1) };
+    let family = RefreshFamilyRow {
+        user: user(),
+        current: [2; 32],
+        expires_at: NOON,
+        began_at: UnixMs(1),
+        current_since: UnixMs(2),
+        salt: [5; 16],
+    };
     put_current_token(txn, [1; 16], &family);
+    put_known_network(txn, user(), &[6; 16], KnownNetworkRow { until: NOON });
 }
 
 fn write_clicks(txn: &mut Transaction) {
@@ -115,7 +125,7 @@ async fn one_row_of_every_kind_has_the_bytes_that_its_version_writes() {
     written.await.unwrap();
     let rows = kv.snapshot().await.unwrap().scan(prefix_range(Vec::new()), 100).await.unwrap();
     let kinds: Vec<u8> = rows.iter().filter_map(|(key, _)| key.first().copied()).collect();
-    let all: Vec<u8> = (Kind::Keyspace as u8..=Kind::Invalidation as u8).collect();
+    let all: Vec<u8> = (Kind::Keyspace as u8..=Kind::KnownNetwork as u8).collect();
     assert_eq!(kinds, all, "one row of each kind");
     let hex = |bytes: &[u8]| hex::encode(bytes);
     let text: Vec<_> =

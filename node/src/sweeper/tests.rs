@@ -118,7 +118,14 @@ async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_
         let answer = idempotency::idempotency_key("caller", &format!("key {n}"));
         idempotency::remember_answer(&mut transaction, answer, &row);
         let user = UserId(1.try_into().unwrap());
-        let family = accounts::RefreshFamilyRow { user, current: [n; 32], expires_at, began_at: expires_at };
+        let family = accounts::RefreshFamilyRow {
+            user,
+            current: [n; 32],
+            expires_at,
+            began_at: expires_at,
+            current_since: expires_at,
+            salt: [n; 16],
+        };
         accounts::put_current_token(&mut transaction, [n; 16], &family);
     }
     let damaged = Key::of(Kind::RefreshToken).bytes(&[3; 32]).build();

@@ -449,7 +449,8 @@ fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static 
     let network = "spec.config.trustedProxies";
     problems.expect(trusted_proxies.len() <= 64, network, "give at most 64");
     for proxy in trusted_proxies {
-        problems.expect(is_network(proxy), network, format!("{proxy:?} is no network, such as 10.0.0.0/8"));
+        let what = "is no network of proxies, such as 10.0.0.0/8, no wider than /8 (IPv6: /7)";
+        problems.expect(is_proxy_network(proxy), network, format!("{proxy:?} {what}"));
     }
     if !trusted_proxies.is_empty() {
         set.insert("TRUSTED_PROXIES", trusted_proxies.join(","));
@@ -647,14 +648,15 @@ fn is_rule(text: &str) -> bool {
 }
 
 /// A network in CIDR form, or one address.
-fn is_network(text: &str) -> bool {
+/// A network that nodes take for one of proxies: a wider one would have everybody in it.
+fn is_proxy_network(text: &str) -> bool {
     let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let bits = match address.parse::<std::net::IpAddr>() {
-        Ok(std::net::IpAddr::V4(_)) => 32,
-        Ok(std::net::IpAddr::V6(_)) => 128,
+        Ok(std::net::IpAddr::V4(_)) => 8..=32,
+        Ok(std::net::IpAddr::V6(_)) => 7..=128,
         Err(_) => return false,
     };
-    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|prefix| prefix <= bits))
+    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|prefix| bits.contains(&prefix)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rqrr::PreparedImage;
 use serde_json::json;
 use shortener_tests::client::Answer;
 
-use super::scene::{DOMAINS, Scene, create, expect_problem, expect_refused, text};
+use super::scene::{DOMAINS, Scene, builder, caller, create, expect_problem, expect_refused, started, text, user};
 
 #[tokio::test]
 async fn a_png_reads_as_the_short_url_at_every_size_margin_and_correction() -> Result<()> {
@@ -88,6 +88,78 @@ async fn what_cannot_be_drawn_is_refused() -> Result<()> {
     for unknown in ["never-made", "%FF", "a%2Fb", "%00", "ab"] {
         expect_problem(&scene.anyone.get(&format!("/api/v1/qr/{unknown}")).await?, 404)?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_of_images_is_shown_and_posters_have_a_price() -> Result<()> {
+    let node = builder().await?.setting("RATE_LIMIT_ANONYMOUS", "20").setting("TRUSTED_PROXIES", "127.0.0.1");
+    let node = started(node).await?;
+    let ada = user(&caller(&node)?).await?;
+    let mut paths = Vec::new();
+    for _ in 0..40 {
+        let link = create(&ada, &json!({ "original_url": "https://example.com/" })).await?;
+        paths.push(format!("/api/v1/qr/{}", text(&link, "short_code")?));
+    }
+    let visitor = caller(&node)?;
+    for round in ["drawn", "kept"] {
+        for path in &paths {
+            let answer = visitor.get(path).await?.expect_status(200).context(round)?;
+            assert_eq!(answer.header("ratelimit-limit"), Some("20"));
+        }
+    }
+    // 80 of them cost ten requests.
+    let left = visitor.get(&paths[0]).await?;
+    assert_eq!(left.header("ratelimit-remaining"), Some("9"));
+    let printer = caller(&node)?;
+    let mut drawn = 0;
+    for path in &paths {
+        let answer = printer.get(&format!("{path}?size=2048")).await?;
+        if answer.status == 429 {
+            expect_problem(&answer, 429)?;
+            break;
+        }
+        answer.expect_status(200)?;
+        drawn += 1;
+    }
+    assert_eq!(drawn, 10, "a poster costs two requests");
+    for _ in 0..drawn {
+        // Those that are kept cost little, but there is nothing left.
+        expect_problem(&printer.get(&paths[39]).await?, 429)?;
+    }
+    caller(&node)?.get(&format!("{}?size=2048", paths[0])).await?.expect_status(200)?;
+    node.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_images_than_can_be_drawn_are_refused_and_redirects_go_on() -> Result<()> {
+    let node = started(builder().await?).await?;
+    let client = node.client()?;
+    let link = create(&client, &json!({ "original_url": "https://example.com/" })).await?;
+    let code = text(&link, "short_code")?;
+    // Each is another image: nothing is kept of it.
+    let images = (0..600_u32).map(|n| {
+        let path = format!("/api/v1/qr/{code}?size={}&margin={}", 2_048 - n / 17, n % 17);
+        let client = client.clone();
+        tokio::spawn(async move { client.get(&path).await })
+    });
+    let images: Vec<_> = images.collect();
+    while !images.iter().all(tokio::task::JoinHandle::is_finished) {
+        client.get(&format!("/{code}")).await?.expect_status(302)?;
+    }
+    let mut refused = 0;
+    for image in images {
+        let image = image.await??;
+        if image.status == 503 {
+            expect_problem(&image, 503)?;
+            refused += 1;
+        } else {
+            image.expect_status(200)?;
+        }
+    }
+    assert!((1..600).contains(&refused), "{refused} of 600 were refused");
+    node.stop().await?;
     Ok(())
 }
 
