@@ -8,7 +8,9 @@ pub mod blocked_hosts;
 mod change;
 pub mod coherence;
 pub mod hot;
+pub mod invisible;
 pub mod link;
+pub mod link_keys;
 pub mod list;
 pub mod replay;
 pub mod request;
@@ -16,7 +18,7 @@ pub mod resolve;
 mod shorten;
 pub mod target_url;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use link::RedirectStatus;
 pub use resolve::{Resolve, ResolveError, Resolved, Waited};
@@ -26,7 +28,7 @@ use crate::ambient::Clock;
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
 use crate::invalid::Invalid;
-use crate::kv::{Kv, KvError};
+use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
 use crate::public_url::PublicUrls;
 use crate::store::StoreError;
@@ -34,6 +36,7 @@ use crate::store::accounts::UserId;
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
 use link::Destination;
+use link_keys::LinkKeys;
 use request::Rules;
 use shorten::MINTS_MAX;
 use target_url::{OwnDomainError, OwnDomains};
@@ -47,6 +50,9 @@ pub enum LinkError {
     /// Somebody has the alias.
     #[error("the alias is taken")]
     AliasTaken,
+    /// A link had the alias that was deleted since.
+    #[error("the alias was used before")]
+    AliasUsed,
     /// No such link, or somebody else's.
     #[error("no such link")]
     NotFound,
@@ -70,6 +76,24 @@ impl From<KvError> for LinkError {
     }
 }
 
+/// Whoever reads, changes or deletes a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// A user: manages the links that are the user's own.
+    Owner(UserId),
+    /// A client that has shown the link's management token: manages that link while it has no owner.
+    TokenHolder,
+}
+
+impl Manager {
+    fn manages(self, row: &LinkRow) -> bool {
+        match self {
+            Self::Owner(user) => row.owner == Some(user),
+            Self::TokenHolder => row.owner.is_none(),
+        }
+    }
+}
+
 /// Counts what should stay zero.
 #[derive(Clone, Debug)]
 pub struct LinkMetrics {
@@ -83,6 +107,7 @@ pub struct Links {
     kv: Kv,
     clock: Clock,
     minter: Minter,
+    keys: Arc<OnceLock<LinkKeys>>,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
     public_urls: PublicUrls,
@@ -124,14 +149,36 @@ impl Links {
         let LinksParts { kv, clock, minter, cache, shared, public_urls, blocked_hosts, redirect_status, metrics } =
             parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
-        Ok(Self { kv, clock, minter, cache, shared, public_urls, own_domains, blocked_hosts, redirect_status, metrics })
+        let keys = Arc::new(OnceLock::new());
+        Ok(Self {
+            kv,
+            clock,
+            minter,
+            keys,
+            cache,
+            shared,
+            public_urls,
+            own_domains,
+            blocked_hosts,
+            redirect_status,
+            metrics,
+        })
     }
 
-    /// The link with this ID, if `caller` may see it: its owner, or anyone where it has none.
-    pub async fn get(&self, caller: Option<UserId>, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let found = rows::link_by_id(&self.kv.begin().await?, id).await?;
-        let visible = found.filter(|(_, row)| row.owner.is_none() || row.owner == caller);
-        visible.ok_or(LinkError::NotFound)
+    /// What public IDs and management tokens are made with; fails until the store was reached.
+    pub fn keys(&self) -> Result<&LinkKeys, LinkError> {
+        match self.keys.get() {
+            Some(keys) => Ok(keys),
+            None => {
+                let keys = LinkKeys::of(&self.minter)?;
+                Ok(self.keys.get_or_init(|| keys))
+            }
+        }
+    }
+
+    /// The link with this ID, if `manager` may manage it.
+    pub async fn get(&self, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+        managed(&self.kv.begin().await?, manager, id).await
     }
 
     /// The link at an address that `owner` must own.
@@ -154,6 +201,12 @@ impl Links {
         let Self { public_urls, own_domains, redirect_status, .. } = self;
         Rules { public_urls, own_domains, blocked_hosts, redirect_status: *redirect_status }
     }
+}
+
+/// The link with this ID, within a transaction. Somebody else's is not there.
+async fn managed(txn: &Transaction, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+    let found = rows::link_by_id(txn, id).await?;
+    found.filter(|(_, row)| manager.manages(row)).ok_or(LinkError::NotFound)
 }
 
 fn shared_link(row: &LinkRow) -> SharedLink {

@@ -14,6 +14,7 @@ use crate::accounts::password_pool::PasswordPoolError;
 use crate::invalid::{FieldError, Invalid};
 use crate::kv::KvError;
 use crate::links::{LinkError, ResolveError};
+use crate::minter::MintError;
 use crate::store::StoreError;
 
 /// When to come back after a 503 that may be over in a moment.
@@ -46,6 +47,8 @@ pub enum ApiError {
     TooSlow,
     /// Somebody has the alias.
     AliasTaken,
+    /// A deleted link had the alias.
+    AliasUsed,
     /// Somebody has the e-mail address.
     EmailTaken,
     /// The idempotency key was used with another request.
@@ -136,6 +139,10 @@ impl ApiError {
                 let detail = "Somebody has this alias; choose another.".to_owned();
                 (StatusCode::CONFLICT, "alias-taken", "The alias is taken", detail)
             }
+            Self::AliasUsed => {
+                let detail = "This alias was used before, by a link that was deleted; choose another.".to_owned();
+                (StatusCode::CONFLICT, "alias-used", "The alias was used before", detail)
+            }
             Self::EmailTaken => {
                 let detail = "There is an account with this e-mail address.".to_owned();
                 (StatusCode::CONFLICT, "email-taken", "The e-mail address is taken", detail)
@@ -219,8 +226,10 @@ impl From<LinkError> for ApiError {
         match error {
             LinkError::Invalid(invalid) => Self::Invalid(invalid),
             LinkError::AliasTaken => Self::AliasTaken,
+            LinkError::AliasUsed => Self::AliasUsed,
             LinkError::NotFound => Self::NotFound("There is no such link."),
             LinkError::KeyReused => Self::KeyReused,
+            LinkError::Mint(error @ MintError::NoKeyspace) => Self::no_store(error),
             LinkError::Mint(error) => {
                 Self::Unavailable("No code can be minted at the moment.", RETRY_LATER, Some(Arc::new(error)))
             }
