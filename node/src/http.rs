@@ -48,6 +48,7 @@ use crate::kv::Kv;
 use crate::limits::Limits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::hot::HotLinks;
+use crate::links::takedowns::Takedowns;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
 use error::ApiError;
@@ -78,6 +79,8 @@ pub struct App {
     pub links: Links,
     /// From codes to where they lead.
     pub resolve: Resolve,
+    /// What is blocked.
+    pub takedowns: Takedowns,
     /// Links that many follow, where nodes share a cache.
     pub hot: Option<Arc<HotLinks>>,
     /// Use-cases of accounts.
@@ -143,8 +146,9 @@ fn limited_api() -> OpenApiRouter<Arc<App>> {
 fn open_api() -> OpenApiRouter<Arc<App>> {
     // The document tells of GET; which other methods a link redirects depends on the link.
     let (schemas, paths, _): UtoipaMethodRouter<Arc<App>> = routes!(redirect::redirect);
-    OpenApiRouter::new()
-        .routes(routes!(health::health))
-        .routes(routes!(short_form::follow))
-        .routes((schemas, paths, any(redirect::redirect)))
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(short_form::follow)).routes((
+        schemas,
+        paths,
+        any(redirect::redirect),
+    ))
 }

@@ -16,6 +16,7 @@ pub mod replay;
 pub mod request;
 pub mod resolve;
 mod shorten;
+pub mod takedowns;
 pub mod target_url;
 
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,7 @@ use link::Destination;
 use link_keys::LinkKeys;
 use request::Rules;
 use shorten::MINTS_MAX;
+use takedowns::Takedowns;
 use target_url::{OwnDomainError, OwnDomains};
 
 /// Why a link could not be made, read or changed.
@@ -112,7 +114,7 @@ pub struct Links {
     shared: Option<SharedLinks>,
     public_urls: PublicUrls,
     own_domains: OwnDomains,
-    blocked_hosts: BlockedHostsNow,
+    takedowns: Takedowns,
     redirect_status: RedirectStatus,
     metrics: LinkMetrics,
 }
@@ -135,8 +137,8 @@ pub struct LinksParts {
     pub shared: Option<SharedLinks>,
     /// Our own hosts.
     pub public_urls: PublicUrls,
-    /// Hosts that may not be shortened.
-    pub blocked_hosts: BlockedHostsNow,
+    /// Hosts that no link may lead to.
+    pub takedowns: Takedowns,
     /// The status of links that name none.
     pub redirect_status: RedirectStatus,
     /// What is counted.
@@ -146,8 +148,7 @@ pub struct LinksParts {
 impl Links {
     /// The use-cases on these parts; fails when a host of ours is no host.
     pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, shared, public_urls, blocked_hosts, redirect_status, metrics } =
-            parts;
+        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, metrics } = parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
         let keys = Arc::new(OnceLock::new());
         Ok(Self {
@@ -159,7 +160,7 @@ impl Links {
             shared,
             public_urls,
             own_domains,
-            blocked_hosts,
+            takedowns,
             redirect_status,
             metrics,
         })
@@ -193,13 +194,9 @@ impl Links {
         Ok(row.filter(|row| !row.is_deleted))
     }
 
-    fn blocked_hosts(&self) -> Arc<BlockedHosts> {
-        self.blocked_hosts.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn rules<'a>(&'a self, blocked_hosts: &'a BlockedHosts) -> Rules<'a> {
-        let Self { public_urls, own_domains, redirect_status, .. } = self;
-        Rules { public_urls, own_domains, blocked_hosts, redirect_status: *redirect_status }
+    fn rules(&self) -> Rules<'_> {
+        let Self { public_urls, own_domains, takedowns, redirect_status, .. } = self;
+        Rules { public_urls, own_domains, takedowns, redirect_status: *redirect_status }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod invalidations;
 pub mod keyspace;
 pub mod links;
+pub mod takedowns;
 
 use std::ops::Range;
 
@@ -63,10 +64,12 @@ pub enum Kind {
     Place = b'r',
     /// That a link was changed, until caches that nodes share know it: (domain, code).
     Invalidation = b's',
+    /// That a host or a code is blocked: (host), or (domain, code).
+    Takedown = b'u',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 19] = [
+pub const KINDS: [(Kind, &str); 20] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -86,6 +89,7 @@ pub const KINDS: [(Kind, &str); 19] = [
     (Kind::VisitorSalt, "visitor_salt"),
     (Kind::Place, "place"),
     (Kind::Invalidation, "invalidation"),
+    (Kind::Takedown, "takedown"),
 ];
 
 impl Kind {

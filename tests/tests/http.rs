@@ -19,5 +19,6 @@ mod http {
     mod scene;
     mod short_form;
     mod system;
+    mod takedowns;
     mod tokens;
 }

@@ -41,6 +41,8 @@ pub enum ApiError {
     NotFound(&'static str),
     /// The link has expired.
     Expired,
+    /// The link, or the host that it leads to, is blocked.
+    Blocked,
     /// The path is there, the method is not.
     MethodNotAllowed,
     /// The body did not arrive in time.
@@ -127,6 +129,10 @@ impl ApiError {
             }
             Self::NotFound(detail) => (StatusCode::NOT_FOUND, "not-found", "Not found", detail.to_owned()),
             Self::Expired => (StatusCode::GONE, "expired", "Expired", "This link has expired.".to_owned()),
+            Self::Blocked => {
+                let detail = "This link has been blocked by whoever runs this service.".to_owned();
+                (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "blocked", "Blocked", detail)
+            }
             Self::MethodNotAllowed => {
                 let detail = "This path knows other methods; Allow lists them.".to_owned();
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)

@@ -35,6 +35,7 @@ use crate::public_url::Domain;
         (status = 308, description = "Permanent, same method", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 410, description = "Expired: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 451, description = "The link or its target's host is blocked: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn redirect(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -99,6 +100,9 @@ fn hop(
     if !is_followed(&request.method, Some(hop.status)) {
         return other_method();
     }
+    if app.takedowns.block(hop) {
+        return not_there(request, Some(hop.status), ApiError::Blocked);
+    }
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
     if let Some(hot) = &app.hot {
@@ -143,6 +147,7 @@ fn not_there(request: &Parts, status: Option<RedirectStatus>, error: ApiError) -
     }
     let mut response = match (wants_page(&request.headers), &error) {
         (true, ApiError::Expired) => (StatusCode::GONE, pages::gone()).into_response(),
+        (true, ApiError::Blocked) => (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, pages::blocked()).into_response(),
         (true, _) => (StatusCode::NOT_FOUND, pages::not_found()).into_response(),
         (false, _) => error.into_response(),
     };
@@ -158,7 +163,9 @@ mod tests {
     #[test]
     fn other_methods_follow_links_whose_redirect_keeps_the_method() {
         let other = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE];
-        for (status, keeps) in [(None, false), (Some(301), false), (Some(302), false), (Some(307), true), (Some(308), true)] {
+        for (status, keeps) in
+            [(None, false), (Some(301), false), (Some(302), false), (Some(307), true), (Some(308), true)]
+        {
             let status = status.and_then(RedirectStatus::new);
             assert!(is_followed(&Method::GET, status) && is_followed(&Method::HEAD, status));
             for method in &other {

@@ -82,6 +82,7 @@ fn in_words_of_the_short_form(error: LinkError) -> LinkError {
         (status = 301, description = "Follow `Location`", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 410, description = "Expired", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 451, description = "Blocked", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn follow(State(app): State<Arc<App>>, request: Request) -> Response {

@@ -16,8 +16,7 @@ impl Links {
         id: u64,
         request: LinkChangeRequest,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let blocked = self.blocked_hosts();
-        let change = request.check(self.rules(&blocked), self.clock.now())?;
+        let change = request.check(self.rules(), self.clock.now())?;
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let changed = self.kv.transact(async |mut txn| {
             let (at, row) = managed(&txn, manager, id).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::alias::Alias;
-use super::blocked_hosts::BlockedHosts;
 use super::invisible::{Invisible, trimmed};
 use super::link::RedirectStatus;
+use super::takedowns::Takedowns;
 use super::target_url::{OwnDomains, TargetUrl};
 use crate::ambient::UnixMs;
 use crate::invalid::Invalid;
@@ -32,7 +32,7 @@ pub struct Rules<'a> {
     /// Our own hosts as targets, which would redirect to ourselves.
     pub own_domains: &'a OwnDomains,
     /// Hosts that may not be shortened.
-    pub blocked_hosts: &'a BlockedHosts,
+    pub takedowns: &'a Takedowns,
     /// The status of links that name none.
     pub redirect_status: RedirectStatus,
 }
@@ -174,7 +174,7 @@ fn change<T, U>(asked: Change<T>, check: impl FnOnce(T) -> Option<U>) -> Change<
 
 fn target(text: &str, rules: Rules<'_>) -> Result<TargetUrl, String> {
     let target = TargetUrl::parse(text, rules.own_domains).map_err(|error| error.to_string())?;
-    match rules.blocked_hosts.contains(target.host()) {
+    match rules.takedowns.block_host(target.host()) {
         true => Err("this host may not be shortened".to_owned()),
         false => Ok(target),
     }
@@ -255,14 +255,31 @@ mod tests {
         check(&["\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}"], &["\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}"]);
         check(&[&format!(" {} ", "x".repeat(TAG_CHARS_MAX))], &[&"x".repeat(TAG_CHARS_MAX)]);
         for refused in [
-            "", " ", "\t", "a\tb", "a\n", "\u{200b}", " \u{200b}\u{2060}", "\u{200d}", "\u{3164}", "\u{2800}", "\u{e0041}", "\u{a0}",
-            "fo\u{200b}od", "fo\u{ad}od", "fo\u{202e}od", "\u{85}", &"x".repeat(TAG_CHARS_MAX + 1),
+            "",
+            " ",
+            "\t",
+            "a\tb",
+            "a\n",
+            "\u{200b}",
+            " \u{200b}\u{2060}",
+            "\u{200d}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{e0041}",
+            "\u{a0}",
+            "fo\u{200b}od",
+            "fo\u{ad}od",
+            "fo\u{202e}od",
+            "\u{85}",
+            &"x".repeat(TAG_CHARS_MAX + 1),
         ] {
             assert!(tags_of(vec![refused.to_owned()]).is_err(), "{refused:?}");
         }
         let named = tags_of(vec!["fo\u{200b}od".to_owned()]).unwrap_err();
         assert!(named.contains("U+200B ZERO WIDTH SPACE"), "{named}");
-        assert!(tags_of(vec!["x".to_owned(); TAGS_MAX]).is_ok() && tags_of(vec!["x".to_owned(); TAGS_MAX + 1]).is_err());
+        assert!(
+            tags_of(vec!["x".to_owned(); TAGS_MAX]).is_ok() && tags_of(vec!["x".to_owned(); TAGS_MAX + 1]).is_err()
+        );
     }
 
     #[test]
@@ -279,7 +296,8 @@ mod tests {
             assert_eq!(moment_after(never, now), Ok(None), "{never}");
         }
         assert_eq!(moment_after("9998-12-31T23:59:59Z", now), Ok(Some(UnixMs(253_370_764_799_000))));
-        for wrong in ["9999", "9999-13-01T00:00:00Z", "9999-02-29T00:00:00Z", "9999-12-31", "10000-01-01T00:00:00Z", ""] {
+        for wrong in ["9999", "9999-13-01T00:00:00Z", "9999-02-29T00:00:00Z", "9999-12-31", "10000-01-01T00:00:00Z", ""]
+        {
             assert!(moment_after(wrong, now).is_err(), "{wrong}");
         }
     }

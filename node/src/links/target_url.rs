@@ -18,7 +18,7 @@ use std::fmt;
 use http::HeaderValue;
 use url::{Host, ParseError, SyntaxViolation, Url};
 
-pub use rfc3986::encoded;
+pub use rfc3986::{encoded, host_of};
 
 use super::invisible::{Invisible, is_invisible};
 

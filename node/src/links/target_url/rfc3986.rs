@@ -30,6 +30,17 @@ pub fn encoded(url: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// The host of a URL of the web that holds no user information, without a port.
+pub fn host_of(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let host = url.get(start..path_start(url)).unwrap_or_default();
+    match host.rsplit_once(':') {
+        // The colons of an address are within its brackets.
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
 /// Where what follows the host begins: only the address of a host has brackets.
 fn path_start(url: &str) -> usize {
     let host = url.find("://").map_or(0, |at| at + 3);
@@ -74,6 +85,19 @@ mod tests {
         }
         let plain = "https://example.com:8443/a-._~!$&'()*+,;=:@/b%20?c/d?e#f/g?h";
         assert!(matches!(encoded(plain), Cow::Borrowed(same) if same == plain));
+    }
+
+    #[test]
+    fn a_host_has_no_port_and_keeps_its_brackets() {
+        for (url, host) in [
+            ("https://example.com/", "example.com"),
+            ("https://example.com:8443?a:b", "example.com"),
+            ("https://example.com", "example.com"),
+            ("https://[2606:4700::1111]:8443/", "[2606:4700::1111]"),
+            ("https://[2606:4700::1111]/a:b", "[2606:4700::1111]"),
+        ] {
+            assert_eq!(host_of(url), host);
+        }
     }
 
     proptest! {
