@@ -73,7 +73,7 @@ pub mod snowflake;
 pub mod worker_id;
 
 pub use id_range::{BLOCK_SIZE, Block, IdRange};
-pub use permutation::{CodePermutation, PermutationKey};
+pub use permutation::{CodePermutation, IdPermutation, PermutationKey};
 pub use random_id::{BootId, KeyspaceId};
 pub use short_code::{CodeLength, ShortCode};
 pub use snowflake::{Snowflake, SnowflakeId, Window};

@@ -8,7 +8,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use shortener_crds::ids::permutation::Permutation;
-use shortener_crds::ids::{CodeLength, CodePermutation, PermutationKey};
+use shortener_crds::ids::{CodeLength, CodePermutation, IdPermutation, PermutationKey};
 
 const SIGMAS: f64 = 5.0;
 
@@ -182,4 +182,37 @@ fn codes_of_one_key_tell_nothing_of_another_key_or_length() {
     let same_first =
         (0..100_000).filter(|id| one.code(*id).unwrap().as_str()[..1] == longer.code(*id).unwrap().as_str()[..1]);
     assert_chance("first digit at two lengths", same_first.count(), 100_000, 1.0 / 62.0);
+}
+
+proptest! {
+    #[test]
+    fn every_id_goes_somewhere_and_back(seed in 0_u8..8, id: u64) {
+        let ids = IdPermutation::new(&key(seed));
+        prop_assert_eq!(ids.decrypt(ids.encrypt(id)), id);
+        prop_assert_eq!(ids.encrypt(ids.decrypt(id)), id);
+    }
+}
+
+/// IDs of one worker in one second tell nothing in their permuted form: half of all bits change from one to the next, each bit is
+/// set half of the time, and the order of the permuted ones is that of chance.
+#[test]
+fn permuted_ids_tell_neither_their_time_nor_their_neighbours() {
+    let (ids, count) = (IdPermutation::new(&key(5)), 100_000_u32);
+    let permuted: Vec<u64> = (0..count).map(|n| ids.encrypt((1 << 52) + (u64::from(n) << 10))).collect();
+    let steps: Vec<(u64, u64)> = permuted.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let tosses = f64::from(count - 1);
+    let fair = |heads: u32, tosses: f64| (f64::from(heads) - tosses / 2.0).abs() < SIGMAS * tosses.sqrt() / 2.0;
+    let flipped: u32 = steps.iter().map(|(before, after)| (before ^ after).count_ones()).sum();
+    assert!(fair(flipped, tosses * 64.0), "{flipped}");
+    for bit in 0..64 {
+        let set: u32 = steps.iter().map(|(_, id)| u32::from(id >> bit & 1 == 1)).sum();
+        assert!(fair(set, tosses), "bit {bit}: {set}");
+    }
+    // Neighbouring steps share a number, so rises are spread less than tosses of a coin are.
+    let rises: u32 = steps.iter().map(|(before, after)| u32::from(before < after)).sum();
+    assert!(fair(rises, tosses), "{rises}");
+    let mut sorted = permuted;
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), count as usize);
 }

@@ -23,6 +23,7 @@ use crate::kv::tikv::{TikvSettings, Tls};
 use crate::lease::LeaseSettings;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
+use crate::links::takedowns::{Order, meant};
 use crate::public_url::{BaseUrl, PublicUrls};
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
@@ -196,9 +197,9 @@ pub struct Settings {
     cluster_name: Option<String>,
 }
 
-/// What to do instead of serving.
+/// What to do with a whole store instead of serving.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum Copying {
     /// Writes everything that is kept to a file, as JSON Lines, as it is at one moment. An embedded store must not be in use by a
     /// node meanwhile; TiKV may.
     Backup {
@@ -212,13 +213,33 @@ pub enum Command {
     },
 }
 
+/// What to do instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Copy(Copying),
+    /// Takes a link or a host down: within seconds no node redirects it any more, and no link is made to the host. A node that uses
+    /// the embedded store may run meanwhile.
+    Block {
+        /// A code, a short URL, or a host, which covers all hosts below it.
+        what: String,
+    },
+    /// Undoes `block`.
+    Unblock {
+        /// What was blocked.
+        what: String,
+    },
+}
+
 /// What the program is asked to do.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// Serve.
     Serve(Box<Config>),
     /// Back up this database or restore it.
-    Once(Command, Database),
+    Once(Copying, Database),
+    /// Block something in this database, or let it be again.
+    TakeDown(Order, Database),
 }
 
 /// How much is logged.
@@ -389,9 +410,18 @@ impl Settings {
         match self.command.clone() {
             None => self.check().map(Box::new).map(Task::Serve),
             Some(command) => {
+                let public_urls =
+                    PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
                 let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
                 // No token is signed: no key is needed.
-                database(self.database_url, tls, true).map(|database| Task::Once(command, database))
+                let database = database(self.database_url, tls, true)?;
+                let (what, is_blocked) = match command {
+                    Command::Copy(copying) => return Ok(Task::Once(copying, database)),
+                    Command::Block { what } => (what, true),
+                    Command::Unblock { what } => (what, false),
+                };
+                let takedown = meant(&what, &public_urls).map_err(|error| invalid("WHAT", error.to_string()))?;
+                Ok(Task::TakeDown(Order { takedown, is_blocked }, database))
             }
         }
     }
@@ -559,6 +589,7 @@ fn database(database: Database, tls: Option<Tls>, has_secret_key: bool) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::takedowns::Takedown;
 
     fn check(args: &[&str]) -> Result<Config, String> {
         let args = std::iter::once("shortener-node").chain(args.iter().copied());
@@ -682,10 +713,13 @@ mod tests {
     fn a_backup_needs_the_database_alone() {
         let task = |args: &[&str]| Settings::try_parse_from(args).map(|settings| settings.task().unwrap());
         let asked = task(&["shortener-node", "backup", "--database-url", "tikv://pd-0:2379", "out"]).unwrap();
-        let Task::Once(Command::Backup { file }, Database::Tikv(settings)) = asked else { panic!("{asked:?}") };
+        let Task::Once(Copying::Backup { file }, Database::Tikv(settings)) = asked else { panic!("{asked:?}") };
         assert_eq!((file, settings.pd_endpoints), (PathBuf::from("out"), vec!["pd-0:2379".to_owned()]));
         assert!(matches!(task(&["shortener-node"]).unwrap(), Task::Serve(_)));
         assert!(task(&["shortener-node", "restore"]).is_err(), "the file is missing");
+        let asked = task(&["shortener-node", "unblock", "evil.example"]).unwrap();
+        let Task::TakeDown(Order { takedown, is_blocked }, _) = asked else { panic!("{asked:?}") };
+        assert_eq!((takedown, is_blocked), (Takedown::Host("evil.example".to_owned()), false));
     }
 
     #[test]

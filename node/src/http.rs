@@ -23,6 +23,7 @@ mod redirect;
 mod schema;
 pub mod serve;
 mod short_form;
+mod short_path;
 mod trace;
 mod unread;
 mod urls;
@@ -33,11 +34,11 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use crate::accounts::Accounts;
@@ -49,6 +50,7 @@ use crate::kv::Kv;
 use crate::limits::Limits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::hot::HotLinks;
+use crate::links::takedowns::Takedowns;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
 use drawing::Drawing;
@@ -80,6 +82,8 @@ pub struct App {
     pub links: Links,
     /// From codes to where they lead.
     pub resolve: Resolve,
+    /// What is blocked.
+    pub takedowns: Takedowns,
     /// Links that many follow, where nodes share a cache.
     pub hot: Option<Arc<HotLinks>>,
     /// Use-cases of accounts.
@@ -106,7 +110,7 @@ pub fn router(app: Arc<App>) -> Router {
     docs::complete(&mut openapi, app.config.public_urls.base().as_str());
     let document = docs::Document::new(&openapi);
     let limited = limited.route_layer(from_fn_with_state(app.clone(), guard::guard));
-    Router::new()
+    let router = Router::new()
         .merge(limited)
         .merge(open)
         .route("/", get(pages::index))
@@ -123,7 +127,9 @@ pub fn router(app: Arc<App>) -> Router {
             ApiError::Internal(Arc::new(std::io::Error::other("a handler panicked"))).into_response()
         }))
         .layer(from_fn_with_state(app.clone(), envelope::envelope))
-        .with_state(app)
+        .with_state(app);
+    let known = router.clone();
+    router.fallback(move |request| short_path::without_slashes(known, request))
 }
 
 /// Every route that is rate-limited.
@@ -143,8 +149,11 @@ fn limited_api() -> OpenApiRouter<Arc<App>> {
 
 /// Routes of the contract that are not limited.
 fn open_api() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-        .routes(routes!(health::health))
-        .routes(routes!(short_form::follow))
-        .routes(routes!(redirect::redirect))
+    // The document tells of GET; which other methods a link redirects depends on the link.
+    let (schemas, paths, _): UtoipaMethodRouter<Arc<App>> = routes!(redirect::redirect);
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(short_form::follow)).routes((
+        schemas,
+        paths,
+        any(redirect::redirect),
+    ))
 }

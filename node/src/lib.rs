@@ -32,6 +32,7 @@ pub mod resilience;
 pub mod ambient;
 pub mod cores;
 pub mod invalid;
+pub mod keyed_hash;
 pub mod traces;
 
 pub use run::{Listeners, run};

@@ -8,15 +8,18 @@ pub mod blocked_hosts;
 mod change;
 pub mod coherence;
 pub mod hot;
+pub mod invisible;
 pub mod link;
+pub mod link_keys;
 pub mod list;
 pub mod replay;
 pub mod request;
 pub mod resolve;
 mod shorten;
+pub mod takedowns;
 pub mod target_url;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use link::RedirectStatus;
 pub use resolve::{Resolve, ResolveError, Resolved, Waited};
@@ -26,7 +29,7 @@ use crate::ambient::Clock;
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
 use crate::invalid::Invalid;
-use crate::kv::{Kv, KvError};
+use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
 use crate::public_url::PublicUrls;
 use crate::store::StoreError;
@@ -34,8 +37,10 @@ use crate::store::accounts::UserId;
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
 use link::Destination;
+use link_keys::LinkKeys;
 use request::Rules;
 use shorten::MINTS_MAX;
+use takedowns::Takedowns;
 use target_url::{OwnDomainError, OwnDomains};
 
 /// Why a link could not be made, read or changed.
@@ -47,6 +52,9 @@ pub enum LinkError {
     /// Somebody has the alias.
     #[error("the alias is taken")]
     AliasTaken,
+    /// A link had the alias that was deleted since.
+    #[error("the alias was used before")]
+    AliasUsed,
     /// No such link, or somebody else's.
     #[error("no such link")]
     NotFound,
@@ -70,6 +78,24 @@ impl From<KvError> for LinkError {
     }
 }
 
+/// Whoever reads, changes or deletes a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// A user: manages the links that are the user's own.
+    Owner(UserId),
+    /// A client that has shown the link's management token: manages that link while it has no owner.
+    TokenHolder,
+}
+
+impl Manager {
+    fn manages(self, row: &LinkRow) -> bool {
+        match self {
+            Self::Owner(user) => row.owner == Some(user),
+            Self::TokenHolder => row.owner.is_none(),
+        }
+    }
+}
+
 /// Counts what should stay zero.
 #[derive(Clone, Debug)]
 pub struct LinkMetrics {
@@ -83,11 +109,12 @@ pub struct Links {
     kv: Kv,
     clock: Clock,
     minter: Minter,
+    keys: Arc<OnceLock<LinkKeys>>,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
     public_urls: PublicUrls,
     own_domains: OwnDomains,
-    blocked_hosts: BlockedHostsNow,
+    takedowns: Takedowns,
     redirect_status: RedirectStatus,
     metrics: LinkMetrics,
 }
@@ -110,8 +137,8 @@ pub struct LinksParts {
     pub shared: Option<SharedLinks>,
     /// Our own hosts.
     pub public_urls: PublicUrls,
-    /// Hosts that may not be shortened.
-    pub blocked_hosts: BlockedHostsNow,
+    /// Hosts that no link may lead to.
+    pub takedowns: Takedowns,
     /// The status of links that name none.
     pub redirect_status: RedirectStatus,
     /// What is counted.
@@ -121,17 +148,38 @@ pub struct LinksParts {
 impl Links {
     /// The use-cases on these parts; fails when a host of ours is no host.
     pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, shared, public_urls, blocked_hosts, redirect_status, metrics } =
-            parts;
+        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, metrics } = parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
-        Ok(Self { kv, clock, minter, cache, shared, public_urls, own_domains, blocked_hosts, redirect_status, metrics })
+        let keys = Arc::new(OnceLock::new());
+        Ok(Self {
+            kv,
+            clock,
+            minter,
+            keys,
+            cache,
+            shared,
+            public_urls,
+            own_domains,
+            takedowns,
+            redirect_status,
+            metrics,
+        })
     }
 
-    /// The link with this ID, if `caller` may see it: its owner, or anyone where it has none.
-    pub async fn get(&self, caller: Option<UserId>, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let found = rows::link_by_id(&self.kv.begin().await?, id).await?;
-        let visible = found.filter(|(_, row)| row.owner.is_none() || row.owner == caller);
-        visible.ok_or(LinkError::NotFound)
+    /// What public IDs and management tokens are made with; fails until the store was reached.
+    pub fn keys(&self) -> Result<&LinkKeys, LinkError> {
+        match self.keys.get() {
+            Some(keys) => Ok(keys),
+            None => {
+                let keys = LinkKeys::of(&self.minter)?;
+                Ok(self.keys.get_or_init(|| keys))
+            }
+        }
+    }
+
+    /// The link with this ID, if `manager` may manage it.
+    pub async fn get(&self, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+        managed(&self.kv.begin().await?, manager, id).await
     }
 
     /// The link at an address that `owner` must own.
@@ -146,14 +194,16 @@ impl Links {
         Ok(row.filter(|row| !row.is_deleted))
     }
 
-    fn blocked_hosts(&self) -> Arc<BlockedHosts> {
-        self.blocked_hosts.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    fn rules(&self) -> Rules<'_> {
+        let Self { public_urls, own_domains, takedowns, redirect_status, .. } = self;
+        Rules { public_urls, own_domains, takedowns, redirect_status: *redirect_status }
     }
+}
 
-    fn rules<'a>(&'a self, blocked_hosts: &'a BlockedHosts) -> Rules<'a> {
-        let Self { public_urls, own_domains, redirect_status, .. } = self;
-        Rules { public_urls, own_domains, blocked_hosts, redirect_status: *redirect_status }
-    }
+/// The link with this ID, within a transaction. Somebody else's is not there.
+async fn managed(txn: &Transaction, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+    let found = rows::link_by_id(txn, id).await?;
+    found.filter(|(_, row)| manager.manages(row)).ok_or(LinkError::NotFound)
 }
 
 fn shared_link(row: &LinkRow) -> SharedLink {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use shortener_node::ambient::Clock;
 use shortener_node::config::{Config, Settings, Task};
-use shortener_node::run::once::run_once;
+use shortener_node::run::once::{run_once, take_down};
 use shortener_node::traces::{Traces, TracesError};
 use shortener_node::{Listeners, logging, run};
 use tokio::runtime::Handle;
@@ -33,12 +33,13 @@ fn main() -> ExitCode {
             Ok(traces) => traces,
             Err(error) => return complain(&error.to_string(), 1),
         },
-        Task::Once(..) => None,
+        Task::Once(..) | Task::TakeDown(..) => None,
     };
     let ended = runtime.block_on(async {
         match task {
             Task::Serve(config) => serve(*config).await,
             Task::Once(command, database) => Ok(run_once(command, &database, Clock::system()).await?),
+            Task::TakeDown(order, database) => Ok(take_down(&order, &database, Clock::system()).await?),
         }
     });
     if let Some(traces) = traces {

@@ -12,17 +12,19 @@ use std::time::Duration;
 
 use shortener_crds::ids::allocate::Entry;
 use shortener_crds::ids::mint::{Exhausted, Holding};
-use shortener_crds::ids::permutation::CodePermutation;
+use shortener_crds::ids::permutation::{CodePermutation, PermutationKey};
 use shortener_crds::ids::snowflake::{Snowflake, SnowflakeError};
 use shortener_crds::ids::{BootId, CodeLength, ShortCode, SnowflakeId, Window, WorkerId};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::field;
+use zeroize::Zeroizing;
 
 use crate::allocation::AllocationError;
 use crate::allocation::authority::{Asks, Authority, OtherCodeLength};
 use crate::ambient::{Clock, UnixMs, random};
+use crate::keyed_hash::derive;
 use crate::kv::Kv;
 use crate::store::StoreError;
 use crate::traces::{self, STEP};
@@ -91,6 +93,7 @@ struct Shared {
 struct Keyspace {
     identity: u128,
     permutation: CodePermutation,
+    secret: PermutationKey,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,12 @@ impl Minter {
     /// What tells the keyspace from every other; none until the store has been reached.
     pub fn keyspace_identity(&self) -> Option<u128> {
         self.shared.keyspace.get().map(|keyspace| keyspace.identity)
+    }
+
+    /// The key for one use of the keyspace's secret, named by `label`. It is the same on every node, and never changes.
+    pub fn keyspace_key(&self, label: &[u8]) -> Result<Zeroizing<[u8; 32]>, MintError> {
+        let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
+        Ok(derive(keyspace.secret.as_bytes(), label))
     }
 
     /// Waits until IDs can be minted, for `patience` at most. A fresh window is empty for its first milliseconds: a node that

@@ -5,6 +5,7 @@ mod files;
 pub mod once;
 mod secret_key;
 mod shared;
+mod takedowns;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ use crate::limits::memory::MemoryLimits;
 use crate::limits::redis::RedisLimits;
 use crate::limits::unknown_codes::UnknownCodes;
 use crate::links::link::Destination;
+use crate::links::takedowns::Takedowns;
 use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
 use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
@@ -278,6 +280,8 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
     if let Some(path) = config.blocked_hosts_file.clone() {
         background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
     }
+    let blocked = Takedowns::new(blocked_hosts);
+    follow_takedowns(&config, &kv, &blocked, &mut background).await;
     let expiring = sweeper::table(config.analytics_retention_days);
     background.spawn(Sweeper::new(kv.clone(), clock.clone(), expiring).run(background.shutdown.clone()));
     let links = Links::new(LinksParts {
@@ -287,7 +291,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         cache: local.clone(),
         shared: shared.as_ref().map(|shared| shared.links.clone()),
         public_urls: config.public_urls.clone(),
-        blocked_hosts,
+        takedowns: blocked.clone(),
         redirect_status: config.redirect_status,
         metrics: LinkMetrics { mint_clashes },
     });
@@ -297,6 +301,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
     let app = App {
         links: links.map_err(|error| RunError::Start(error.to_string()))?,
         resolve,
+        takedowns: blocked,
         hot,
         accounts: start_accounts(&config, &kv, &clock, &minter, shared.as_ref(), registry)?,
         clicks,
@@ -318,6 +323,18 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         config,
     };
     Ok((Arc::new(app), background))
+}
+
+/// Reads what is blocked before the first redirect, if the store answers, and follows it from then on.
+async fn follow_takedowns(config: &Config, kv: &Kv, blocked: &Takedowns, background: &mut Background) {
+    // Elapsed: it is read once the store answers.
+    let _ = tokio::time::timeout(CONNECT, takedowns::read(kv, blocked)).await;
+    let directory = match &config.database {
+        Database::Embedded(directory) => Some(directory.clone()),
+        Database::Tikv(_) => None,
+    };
+    let following = takedowns::follow(kv.clone(), blocked.clone(), directory, background.shutdown.clone());
+    background.spawn(following);
 }
 
 fn start_clicks(

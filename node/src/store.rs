@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod invalidations;
 pub mod keyspace;
 pub mod links;
+pub mod takedowns;
 
 use std::ops::Range;
 
@@ -65,10 +66,12 @@ pub enum Kind {
     Invalidation = b's',
     /// A network that a user signed in from: (bit-reversed user, keyed hash).
     KnownNetwork = b't',
+    /// That a host or a code is blocked: (host), or (domain, code).
+    Takedown = b'u',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 20] = [
+pub const KINDS: [(Kind, &str); 21] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -89,6 +92,7 @@ pub const KINDS: [(Kind, &str); 20] = [
     (Kind::Place, "place"),
     (Kind::Invalidation, "invalidation"),
     (Kind::KnownNetwork, "known_network"),
+    (Kind::Takedown, "takedown"),
 ];
 
 impl Kind {

@@ -52,7 +52,7 @@ function showFormError(message) {
 function showProblem(status, problem, retryAfter) {
   $("result").hidden = true;
   let errors = problem.errors ?? [];
-  if (status === 409) errors = [{ field: "custom_alias", message: "This alias is taken. Choose another." }];
+  if (status === 409) errors = [{ field: "custom_alias", message: problem.detail ?? "This alias is taken. Choose another." }];
   const unplaced = [];
   for (const { field, message } of errors) {
     const input = $(INPUT_OF_FIELD[field] ?? "");

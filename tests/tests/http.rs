@@ -20,5 +20,6 @@ mod http {
     mod short_form;
     mod sign_in;
     mod system;
+    mod takedowns;
     mod tokens;
 }

@@ -60,7 +60,8 @@ async fn before_a_grant_redirects_are_served_and_creates_refused_and_then_it_min
     node.client()?.get("/no-such").await?.expect_status(404)?;
     assert_eq!(ids(&node).await?["waiting"], true);
     let operator = scene.operate(ledger());
-    let (code, worker) = until_creates(&node).await?;
+    let code = until_creates(&node).await?;
+    let worker = scene.worker_of(&code).await?;
     node.client()?.get(&format!("/{code}")).await?.expect_status(302)?;
     let entry = operator.ledger().entries.into_values().next().context("it was granted something")?;
     assert_eq!((worker, entry.granted), (entry.worker.get(), 1));
@@ -95,9 +96,9 @@ async fn a_restart_in_place_is_another_boot_that_takes_the_lease_over_and_gets_g
     let (mut boots, mut workers, mut codes) = (HashSet::new(), HashSet::new(), HashSet::new());
     for restarts in 0..3 {
         let node = container.clone().start().await?;
-        let (_, worker) = until_creates(&node).await?;
+        let worker = scene.worker_of(&until_creates(&node).await?).await?;
         for _ in 0..20 {
-            let (code, _) = create(&node).await?.context("it has IDs")?;
+            let code = create(&node).await?.context("it has IDs")?;
             ensure!(codes.insert(code.clone()), "{code} was given out twice");
         }
         let entry = operator.ledger().entries.into_values().next().context("it was granted something")?;
@@ -140,14 +141,14 @@ async fn a_grant_to_another_boot_is_passed_over() -> Result<()> {
         scene.grant("main-0", asks.boot_id, 6, 20, 1).await
     };
     let (node, ()) = scene.start_with("main-0", twice).await?;
-    let (_, worker) = until_creates(&node).await?;
+    let worker = scene.worker_of(&until_creates(&node).await?).await?;
     assert_eq!(worker, 6);
     let shown = ids(&node).await?;
     ensure!(holds_one_block(&shown), "{shown}");
     // The foreign block, which lies below, was not claimed: whoever it was granted to still can.
     let granted = async |asks: Report| scene.grant("main-1", asks.boot_id, 5, 10, 1).await;
     let (other, ()) = scene.start_with("main-1", granted).await?;
-    assert_eq!(until_creates(&other).await?.1, 5);
+    assert_eq!(scene.worker_of(&until_creates(&other).await?).await?, 5);
     assert_eq!((burnt(&node).await?, burnt(&other).await?), (0, 0));
     Ok(())
 }
@@ -157,7 +158,7 @@ async fn a_worker_id_that_the_store_refuses_is_reported_and_another_awaited() ->
     let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
     let Some(scene) = Scene::open(kubernetes, "refused").await? else { return Ok(()) };
     let holder = scene.self_sufficient().start().await?;
-    let (_, taken) = until_creates(&holder).await?;
+    let taken = scene.worker_of(&until_creates(&holder).await?).await?;
     let node = scene.pod("main-0").await?.start().await?;
     let asks = scene.until_asks("main-0").await?;
     scene.grant("main-0", asks.boot_id, taken, 7, 1).await?;
@@ -169,7 +170,7 @@ async fn a_worker_id_that_the_store_refuses_is_reported_and_another_awaited() ->
     let next_worker = WorkerId::try_from(taken)?;
     let entries = [(asks.pod_uid, entry)].into();
     let _operator = scene.operate(Ledger { next_block: 8, next_worker, entries, ..ledger() });
-    let (_, worker) = until_creates(&node).await?;
+    let worker = scene.worker_of(&until_creates(&node).await?).await?;
     assert_eq!(worker, next_worker.following().get());
     scene.until_says("main-0", "nothing is refused any more", |report| report.refused_worker.is_none()).await?;
     Ok(())
@@ -183,7 +184,7 @@ async fn a_granted_block_that_is_claimed_already_is_burnt_counted_and_reported_b
     let asks = scene.until_asks("main-0").await?;
     // Who hands itself what it wants claims block 0 behind the operator's back.
     let other = scene.self_sufficient().start().await?;
-    let mut codes = HashSet::from([until_creates(&other).await?.0]);
+    let mut codes = HashSet::from([until_creates(&other).await?]);
     scene.grant("main-0", asks.boot_id, 0, 0, 1).await?;
     let says = scene.until_says("main-0", "it wants another", |report| report.wanted == 2).await?;
     assert_eq!((says.mark, burnt(&node).await?), (1, 1));
@@ -191,7 +192,7 @@ async fn a_granted_block_that_is_claimed_already_is_burnt_counted_and_reported_b
     // A ledger that is behind: it is raised to what the node reports.
     let entry = Entry { boot_id: asks.boot_id, worker: WorkerId::default(), run: None, granted: 1 };
     let operator = scene.operate(Ledger { entries: [(asks.pod_uid, entry)].into(), ..ledger() });
-    ensure!(codes.insert(until_creates(&node).await?.0), "a code was given out twice");
+    ensure!(codes.insert(until_creates(&node).await?), "a code was given out twice");
     assert_eq!((operator.ledger().next_block, burnt(&node).await?), (2, 1));
     Ok(())
 }
@@ -254,7 +255,7 @@ async fn a_node_that_hung_past_its_window_never_mints_with_its_old_worker_id_aga
     let Some(scene) = Scene::open(kubernetes, "hung").await? else { return Ok(()) };
     let _operator = scene.operate(ledger());
     let node = scene.pod("main-0").await?.start().await?;
-    let (_, old) = until_creates(&node).await?;
+    let old = scene.worker_of(&until_creates(&node).await?).await?;
     let engine = Engine::open(scene.tikv.pd_endpoints(), &scene.keyspace).await?;
     node.pause()?;
     let mut taken = None;
@@ -272,14 +273,18 @@ async fn a_node_that_hung_past_its_window_never_mints_with_its_old_worker_id_aga
     })
     .await?;
     node.resume()?;
-    let mut new = HashSet::new();
+    let mut codes = Vec::new();
     wait_until("it has another", PATIENCE, async || {
-        new.extend(create(&node).await?.map(|(_, worker)| worker));
-        Ok(!new.is_empty())
+        codes.extend(create(&node).await?);
+        Ok(!codes.is_empty())
     })
     .await?;
     for _ in 0..50 {
-        new.insert(create(&node).await?.context("it goes on minting")?.1);
+        codes.push(create(&node).await?.context("it goes on minting")?);
+    }
+    let mut new = HashSet::new();
+    for code in codes {
+        new.insert(scene.worker_of(&code).await?);
     }
     ensure!(!new.contains(&old), "it minted with {old}, which is another's: {new:?}");
     Ok(())

@@ -100,16 +100,21 @@ impl Permutation {
     /// The round function: AES of (domain, round, digit), reduced modulo a. 64 bits are reduced to at most 30 for the
     /// longest code, so that the bias of the reduction is below 2^-34.
     fn round(&self, round: u32, digit: u64) -> u64 {
-        let mut block = [0; 16];
-        block[..8].copy_from_slice(&self.domain.to_be_bytes());
-        // Ten rounds need four bits, and a digit at most 32: they share a word without meeting.
-        block[8..].copy_from_slice(&(u64::from(round) << 32 | digit).to_be_bytes());
-        let mut block = block.into();
-        self.cipher.encrypt_block(&mut block);
-        let output: [u8; 16] = block.into();
-        let (low, _) = output.split_at(8);
-        low.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)) % self.base
+        round_word(&self.cipher, self.domain, round, digit) % self.base
     }
+}
+
+/// 64 pseudorandom bits of a round: the first half of AES of (domain, round, digit).
+fn round_word(cipher: &Aes256, domain: u64, round: u32, digit: u64) -> u64 {
+    let mut block = [0; 16];
+    block[..8].copy_from_slice(&domain.to_be_bytes());
+    // Ten rounds need four bits, and a digit at most 32: they share a word without meeting.
+    block[8..].copy_from_slice(&(u64::from(round) << 32 | digit).to_be_bytes());
+    let mut block = block.into();
+    cipher.encrypt_block(&mut block);
+    let output: [u8; 16] = block.into();
+    let (low, _) = output.split_at(8);
+    low.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl fmt::Debug for Permutation {
@@ -141,6 +146,58 @@ impl CodePermutation {
     pub fn code_id(&self, code: ShortCode) -> Option<u64> {
         if code.length() == self.code_length { self.permutation.decrypt(code.number()) } else { None }
     }
+}
+
+/// A keyed bijection of all 64-bit numbers: what it makes of an ID tells neither the ID's time nor its neighbours.
+///
+/// It is the same network on the whole domain: two digits of base 2^32, added without carry, and no number goes round twice.
+/// The domain, 2^64, stands as zero in the block of the round function, where no other permutation has a zero.
+#[derive(Clone)]
+pub struct IdPermutation(Aes256);
+
+impl IdPermutation {
+    /// The permutation of `key`. Each use of one has a key of its own.
+    pub fn new(key: &PermutationKey) -> Self {
+        Self(Aes256::new(&key.0.into()))
+    }
+
+    /// Where `plain` goes.
+    pub fn encrypt(&self, plain: u64) -> u64 {
+        let (mut left, mut right) = halves(plain);
+        for round in 0..ROUNDS {
+            (left, right) = (right, left ^ self.round(round, right));
+        }
+        joined(left, right)
+    }
+
+    /// What went to `permuted`: the inverse of [`Self::encrypt`].
+    pub fn decrypt(&self, permuted: u64) -> u64 {
+        let (mut left, mut right) = halves(permuted);
+        for round in (0..ROUNDS).rev() {
+            (left, right) = (right ^ self.round(round, left), left);
+        }
+        joined(left, right)
+    }
+
+    fn round(&self, round: u32, digit: u32) -> u32 {
+        halves(round_word(&self.0, 0, round, digit.into())).1
+    }
+}
+
+impl fmt::Debug for IdPermutation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdPermutation(secret)")
+    }
+}
+
+/// The high and the low half of a number.
+fn halves(number: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+}
+
+fn joined(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 #[cfg(test)]
@@ -184,9 +241,21 @@ mod tests {
     }
 
     #[test]
+    fn the_permutation_of_ids_never_changes_between_releases() {
+        // Clients keep these IDs. They were computed with OpenSSL's AES and a second implementation of the network.
+        let ids = IdPermutation::new(&key(42));
+        let permuted = [0, 1, 7_350_249_120_423_936, u64::MAX].map(|id| ids.encrypt(id));
+        assert_eq!(
+            permuted,
+            [172_580_748_305_550_309, 6_046_902_353_401_519_992, 1_328_405_456_715_914_175, 6_388_722_046_959_002_625]
+        );
+    }
+
+    #[test]
     fn no_print_shows_the_key() {
         let permutation = CodePermutation::new(&key(42), CodeLength::DEFAULT);
-        for printed in [format!("{:?}", key(42)), format!("{permutation:?}")] {
+        let ids = IdPermutation::new(&key(42));
+        for printed in [format!("{:?}", key(42)), format!("{permutation:?}"), format!("{ids:?}")] {
             assert!(!printed.contains("42"), "{printed}");
         }
     }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use zeroize::Zeroizing;
+
+use crate::keyed_hash::derive;
+pub(super) use crate::keyed_hash::hmac_sha256;
 
 /// The shortest secret, in bytes: as long as the hash that it keys (RFC 7518 §3.2, RFC 8725 §3.5).
 pub const SECRET_KEY_BYTES_MIN: usize = 32;
@@ -26,7 +27,7 @@ impl SecretKey {
 
     /// The key for one use, named by `label`: HMAC-SHA-256 as the expansion step of HKDF (RFC 5869 §2.3, one block).
     pub fn derive(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(hmac_sha256(&self.0, &[label, &[1]]))
+        derive(&self.0, label)
     }
 }
 
@@ -107,16 +108,6 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(redacted)")
     }
-}
-
-/// HMAC-SHA-256 of the concatenation of `parts`.
-#[expect(clippy::expect_used, reason = "HMAC is defined for keys of every length; only the trait is fallible")]
-pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-    for part in parts {
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

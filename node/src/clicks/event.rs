@@ -63,7 +63,7 @@ impl ClickEvent {
             address,
             user_agent: copy(USER_AGENT, USER_AGENT_BYTES_MAX).unwrap_or_default(),
             referrer: copy(REFERER, REFERRER_BYTES_MAX),
-            nobody_looks: *method == Method::HEAD || PURPOSE_HEADERS.iter().any(|name| is_ahead_of_time(headers, name)),
+            nobody_looks: *method != Method::GET || PURPOSE_HEADERS.iter().any(|name| is_ahead_of_time(headers, name)),
         }
     }
 

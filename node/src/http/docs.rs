@@ -8,7 +8,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document31, Ref, ResponseBuilder, Server};
 use utoipa::{Modify, OpenApi};
 
@@ -43,7 +43,14 @@ struct Token;
 impl Modify for Token {
     fn modify(&self, openapi: &mut Document31) {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-        openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+        // OpenAPI names the schemes that IANA knows; any other is told as the header that it is.
+        let management = ApiKeyValue::with_description(
+            "Authorization",
+            "`Link <management_token>`: the token that the creation of a link without an owner has answered.",
+        );
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+        components.add_security_scheme("management_token", SecurityScheme::ApiKey(ApiKey::Header(management)));
     }
 }
 

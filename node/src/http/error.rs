@@ -14,6 +14,7 @@ use crate::accounts::password_pool::PasswordPoolError;
 use crate::invalid::{FieldError, Invalid};
 use crate::kv::KvError;
 use crate::links::{LinkError, ResolveError};
+use crate::minter::MintError;
 use crate::store::StoreError;
 
 /// When to come back after a 503 that may be over in a moment.
@@ -40,12 +41,16 @@ pub enum ApiError {
     NotFound(&'static str),
     /// The link has expired.
     Expired,
+    /// The link, or the host that it leads to, is blocked.
+    Blocked,
     /// The path is there, the method is not.
     MethodNotAllowed,
     /// The body did not arrive in time.
     TooSlow,
     /// Somebody has the alias.
     AliasTaken,
+    /// A deleted link had the alias.
+    AliasUsed,
     /// Somebody has the e-mail address.
     EmailTaken,
     /// The idempotency key was used with another request.
@@ -124,6 +129,10 @@ impl ApiError {
             }
             Self::NotFound(detail) => (StatusCode::NOT_FOUND, "not-found", "Not found", detail.to_owned()),
             Self::Expired => (StatusCode::GONE, "expired", "Expired", "This link has expired.".to_owned()),
+            Self::Blocked => {
+                let detail = "This link has been blocked by whoever runs this service.".to_owned();
+                (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "blocked", "Blocked", detail)
+            }
             Self::MethodNotAllowed => {
                 let detail = "This path knows other methods; Allow lists them.".to_owned();
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
@@ -135,6 +144,10 @@ impl ApiError {
             Self::AliasTaken => {
                 let detail = "Somebody has this alias; choose another.".to_owned();
                 (StatusCode::CONFLICT, "alias-taken", "The alias is taken", detail)
+            }
+            Self::AliasUsed => {
+                let detail = "This alias was used before, by a link that was deleted; choose another.".to_owned();
+                (StatusCode::CONFLICT, "alias-used", "The alias was used before", detail)
             }
             Self::EmailTaken => {
                 let detail = "There is an account with this e-mail address.".to_owned();
@@ -219,8 +232,10 @@ impl From<LinkError> for ApiError {
         match error {
             LinkError::Invalid(invalid) => Self::Invalid(invalid),
             LinkError::AliasTaken => Self::AliasTaken,
+            LinkError::AliasUsed => Self::AliasUsed,
             LinkError::NotFound => Self::NotFound("There is no such link."),
             LinkError::KeyReused => Self::KeyReused,
+            LinkError::Mint(error @ MintError::NoKeyspace) => Self::no_store(error),
             LinkError::Mint(error) => {
                 Self::Unavailable("No code can be minted at the moment.", RETRY_LATER, Some(Arc::new(error)))
             }

@@ -14,10 +14,15 @@ use super::App;
 use super::error::ApiError;
 use crate::invalid::Invalid;
 use crate::limits::Subject;
-use crate::links::alias::ALIAS_CHARS_MAX;
+use crate::links::Manager;
+use crate::links::alias::could_be_code;
 use crate::public_url::Domain;
 use crate::store::accounts::UserId;
 
+/// What is said of a link that is not there, and of one that is somebody else's.
+pub const NO_LINK: &str = "There is no such link.";
+/// The scheme of `Authorization` for the management token of a link without an owner.
+pub const MANAGEMENT_SCHEME: &str = "Link";
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// The longest message about a field, in characters: it may quote what was sent.
@@ -109,20 +114,61 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
     }
 }
 
-/// The ID at the end of a path. What is no ID names nothing: 404.
+/// The link whose public ID stands at the end of a path. What is no ID names nothing: 404.
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub u64);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl FromRequestParts<Arc<App>> for Id {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, app).await;
         let text = path.map(|Path(text)| text).unwrap_or_default();
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let id = text.parse().ok().filter(|_| digits);
-        id.map(Self).ok_or(ApiError::NotFound("There is no such link."))
+        app.links.keys()?.id_of(&text).map(Self).ok_or(ApiError::NotFound(NO_LINK))
     }
+}
+
+/// Whoever asks for the link of a path, if anybody may manage it: a user, or a client with the link's management token.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking(pub Option<Manager>);
+
+impl FromRequestParts<Arc<App>> for Asking {
+    type Rejection = ApiError;
+
+    /// A token that is not this link's is answered as a link that is not there.
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        if let Some(user) = Caller::from_request_parts(parts, app).await?.user {
+            return Ok(Self(Some(Manager::Owner(user))));
+        }
+        let Some(token) = management_token(&parts.headers).map(str::to_owned) else { return Ok(Self(None)) };
+        let Id(id) = Id::from_request_parts(parts, app).await?;
+        match app.links.keys()?.is_management_token(id, &token) {
+            true => Ok(Self(Some(Manager::TokenHolder))),
+            false => Err(ApiError::NotFound(NO_LINK)),
+        }
+    }
+}
+
+/// Whoever changes the link of a path: without a token, nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Managing(pub Manager);
+
+impl FromRequestParts<Arc<App>> for Managing {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Asking(manager) = Asking::from_request_parts(parts, app).await?;
+        manager.map(Self).ok_or(ApiError::Unauthenticated(
+            "Send an access token (Authorization: Bearer …) or the link's management token (Authorization: Link …).",
+        ))
+    }
+}
+
+/// The token of `Authorization: Link`, if there is one.
+fn management_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(MANAGEMENT_SCHEME).then(|| token.trim_matches(' '))
 }
 
 /// The code in a path. What cannot be one becomes the empty one, which no link has: whatever looks it up finds nothing.
@@ -138,11 +184,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
         let code = path.ok().map(|Path(code)| code).filter(|code| could_be_code(code));
         Ok(Self(code.unwrap_or_default()))
     }
-}
-
-/// Every code that is minted or chosen is made like an alias; a reserved word merely has no link.
-fn could_be_code(text: &str) -> bool {
-    text.len() <= ALIAS_CHARS_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// Who sends a request, as [`super::guard`] found out.
@@ -197,7 +238,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
 pub fn named_domain<'a>(app: &'a Arc<App>, name: Option<&str>) -> Result<&'a Domain, ApiError> {
     let domain = app.config.public_urls.by_name(name.unwrap_or_default());
     // Where the domain is not ours there is no link either.
-    domain.ok_or(ApiError::NotFound("There is no such link."))
+    domain.ok_or(ApiError::NotFound(NO_LINK))
 }
 
 /// The `Idempotency-Key`, if there is one.
@@ -215,6 +256,21 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_management_token_is_that_of_its_own_scheme() {
+        let check = |value: &str, expected: Option<&str>| {
+            let headers = [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect();
+            assert_eq!(management_token(&headers), expected, "{value:?}");
+        };
+        check("Link abc", Some("abc"));
+        check("lINK   abc ", Some("abc"));
+        check("Link ", Some(""));
+        check("Link", None);
+        check("Bearer abc", None);
+        check("Linked abc", None);
+        assert_eq!(management_token(&HeaderMap::new()), None);
+    }
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -33,6 +33,11 @@ pub fn gone() -> Response {
     html(include_str!("../../web/gone.html"))
 }
 
+/// What a browser is shown for a link that is blocked.
+pub fn blocked() -> Response {
+    html(include_str!("../../web/blocked.html"))
+}
+
 /// A file of the page.
 pub async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
     let (kind, text) = match name.as_str() {

@@ -1,4 +1,4 @@
-//! `GET|HEAD /{short_code}`: what the whole service is for.
+//! `GET|HEAD /{short_code}`, and any other method on a link whose redirect keeps it: what the whole service is for.
 //!
 //! The answer waits for nothing but the store, and for that only when the process does not know the code. Recording the
 //! click is a push into a bounded channel that never blocks.
@@ -10,21 +10,22 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::App;
 use super::client_addr;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::Code;
 use super::pages;
+use super::short_path::code_of;
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
 use crate::links::link::Destination;
 use crate::links::{RedirectStatus, ResolveError, Resolved, Waited};
 use crate::public_url::Domain;
 
-/// Follows a short link. `HEAD` gives the same without counting as a person's click.
+/// Follows a short link. `HEAD` gives the same without counting as a person's click. A link with 307 or 308 redirects every other
+/// method too. What no code can hold at the end of the path is ignored.
 #[utoipa::path(get, path = "/{short_code}", tag = "redirect",
     params(("short_code" = String, Path, description = "A code or an alias", pattern = "^[A-Za-z0-9_-]{3,64}$")),
     responses(
@@ -34,31 +35,33 @@ use crate::public_url::Domain;
         (status = 308, description = "Permanent, same method", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 410, description = "Expired: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 451, description = "The link or its target's host is blocked: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn redirect(State(app): State<Arc<App>>, Code(code): Code, request: Request) -> Response {
+pub async fn redirect(State(app): State<Arc<App>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    follow(&app, &code, &parts, None).await
+    follow(&app, &parts, None).await
 }
 
-/// Follows `code` on the domain that the request's host means; with `status` instead of the link's own, if given.
-pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<RedirectStatus>) -> Response {
+/// Follows the code of the request's path on the domain that its host means; with `status` instead of the link's own, if given.
+pub async fn follow(app: &App, request: &Parts, status: Option<RedirectStatus>) -> Response {
     let begun = app.clock.monotonic();
+    let Some(code) = code_of(&request.uri) else { return not_there(request, None, ApiError::NotFound(UNKNOWN)) };
     let domain = app.config.public_urls.by_host(host(&request.headers, &request.uri));
     let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
-    let (resolved, waited) = match app.resolve.known(domain, code) {
+    let (resolved, waited) = match app.resolve.known(domain, &code) {
         Some(resolved) => (resolved, Waited::default()),
-        None => match ask(app, domain, code, address).await {
+        None => match ask(app, domain, &code, address).await {
             Ok(asked) => asked,
             Err(error) => return error.into_response(),
         },
     };
     let response = match resolved {
         Resolved::Hop(destination) => hop(app, &destination, request, address, status),
-        Resolved::Expired => not_there(&request.headers, ApiError::Expired),
+        Resolved::Expired(status) => not_there(request, Some(status), ApiError::Expired),
         Resolved::Unknown => {
             app.unknown_codes.count(Subject::of_address(address));
-            not_there(&request.headers, ApiError::NotFound(UNKNOWN))
+            not_there(request, None, ApiError::NotFound(UNKNOWN))
         }
     };
     app.metrics.redirected(app.clock.monotonic().saturating_sub(begun), waited);
@@ -92,8 +95,14 @@ fn hop(
     status: Option<RedirectStatus>,
 ) -> Response {
     let Destination::Hop(hop) = destination else {
-        return not_there(&request.headers, ApiError::NotFound(UNKNOWN));
+        return not_there(request, None, ApiError::NotFound(UNKNOWN));
     };
+    if !is_followed(&request.method, Some(hop.status)) {
+        return other_method();
+    }
+    if app.takedowns.block(hop) {
+        return not_there(request, Some(hop.status), ApiError::Blocked);
+    }
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
     if let Some(hot) = &app.hot {
@@ -103,7 +112,7 @@ fn hop(
     let mut response = status.code().into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, hop.location.clone());
-    headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop, status));
+    headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop));
     response
 }
 
@@ -121,10 +130,24 @@ fn wants_page(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A page for who asks for one, a problem for everybody else.
-fn not_there(headers: &HeaderMap, error: ApiError) -> Response {
-    let mut response = match (wants_page(headers), &error) {
+/// Whether a link with this status, or one that is not there, is followed with `method`: the others would turn it into GET.
+fn is_followed(method: &Method, status: Option<RedirectStatus>) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || status.is_some_and(RedirectStatus::keeps_method)
+}
+
+fn other_method() -> Response {
+    ([(header::ALLOW, "GET,HEAD")], ApiError::MethodNotAllowed).into_response()
+}
+
+/// A page for a client that asks for one, a problem for every other; of the link's status, if there was one, depends which methods
+/// are answered at all.
+fn not_there(request: &Parts, status: Option<RedirectStatus>, error: ApiError) -> Response {
+    if !is_followed(&request.method, status) {
+        return other_method();
+    }
+    let mut response = match (wants_page(&request.headers), &error) {
         (true, ApiError::Expired) => (StatusCode::GONE, pages::gone()).into_response(),
+        (true, ApiError::Blocked) => (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, pages::blocked()).into_response(),
         (true, _) => (StatusCode::NOT_FOUND, pages::not_found()).into_response(),
         (false, _) => error.into_response(),
     };
@@ -136,6 +159,20 @@ fn not_there(headers: &HeaderMap, error: ApiError) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_methods_follow_links_whose_redirect_keeps_the_method() {
+        let other = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE];
+        for (status, keeps) in
+            [(None, false), (Some(301), false), (Some(302), false), (Some(307), true), (Some(308), true)]
+        {
+            let status = status.and_then(RedirectStatus::new);
+            assert!(is_followed(&Method::GET, status) && is_followed(&Method::HEAD, status));
+            for method in &other {
+                assert_eq!(is_followed(method, status), keeps, "{method} {status:?}");
+            }
+        }
+    }
 
     #[test]
     fn who_names_html_gets_a_page() {

@@ -55,15 +55,17 @@ pub fn redirect_status() -> Schema {
 
 /// Free words, or null for none.
 pub fn tags() -> Schema {
-    // Not only spaces, no control characters.
-    let tag = text()
-        .max_length(Some(TAG_CHARS_MAX))
-        .pattern(Some(r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$"));
+    // No control characters and nothing that nobody sees; not only spaces.
+    let hidden = concat!(
+        r"\x00-\x1F\x7F-\xA0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180E\u2000-\u200F\u2028-\u202F",
+        r"\u205F-\u206F\u2800\u3000\u3164\uFEFF\uFFA0\uFFF9-\uFFFB",
+    );
+    let tag = text().max_length(Some(TAG_CHARS_MAX)).pattern(Some(format!("^[^{hidden}]*[^ {hidden}][^{hidden}]*$")));
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
         .items(tag)
         .max_items(Some(TAGS_MAX))
-        .description(Some("Free words; null: none."))
+        .description(Some("Free words, each kept once, without spaces at its ends; null: none."))
         .build()
         .into()
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Caller, Code, JsonBody, idempotency_key};
+use super::extract::{Caller, JsonBody, idempotency_key};
 use super::{App, redirect, schema};
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
@@ -75,16 +75,17 @@ fn in_words_of_the_short_form(error: LinkError) -> LinkError {
     }
 }
 
-/// Follows a short link, always with 301.
+/// Follows a short link, always with 301, which may be kept as long as the link's own redirect.
 #[utoipa::path(get, path = "/shortener/url/{id}", tag = "short form",
     params(("id" = String, Path, description = "A code or an alias", pattern = "^[A-Za-z0-9_-]{3,64}$")),
     responses(
         (status = 301, description = "Follow `Location`", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 410, description = "Expired", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 451, description = "Blocked", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn follow(State(app): State<Arc<App>>, Code(code): Code, request: Request) -> Response {
+pub async fn follow(State(app): State<Arc<App>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    redirect::follow(&app, &code, &parts, RedirectStatus::new(301)).await
+    redirect::follow(&app, &parts, RedirectStatus::new(301)).await
 }

@@ -11,13 +11,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Caller, Id, JsonBody, QueryOf, User, idempotency_key};
+use super::extract::{Asking, Caller, Id, JsonBody, Managing, NO_LINK, QueryOf, User, idempotency_key};
 use super::schema;
 use crate::clicks::click_counts;
 use crate::invalid::Invalid;
 use crate::links::Idempotency;
+use crate::links::link_keys::LinkKeys;
 use crate::links::list::{ListQuery, PAGE_MAX, decode_cursor, encode_cursor};
-use crate::links::request::{Change, LinkChangeRequest, LinkRequest};
+use crate::links::request::{Change, LinkChangeRequest, LinkRequest, tidy_tag};
+use crate::links::target_url::encoded;
 use crate::store::links::{LinkAddress, LinkRow};
 
 /// Links in a page unless asked otherwise.
@@ -29,8 +31,8 @@ const FILTER_CHARS_MAX: usize = 200;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Link)]
 pub struct LinkBody {
-    /// Its ID: 64 bits in decimal.
-    #[schema(example = "7350249120423936")]
+    /// Its ID: 64 bits in decimal, which tell nothing.
+    #[schema(example = "17350249120423936042")]
     id: String,
     /// The domain it is on; empty for the default one.
     domain: String,
@@ -63,6 +65,18 @@ pub struct LinkBody {
     /// When it was last changed: RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
+}
+
+/// A link that was just made.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CreatedLink {
+    #[serde(flatten)]
+    link: LinkBody,
+    /// Of a link without an owner: `Authorization: Link <management_token>` reads, changes and deletes it. It is answered
+    /// this once; there is no other way to manage the link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "3q2-7w3q2-7w3q2-7w3q2-7w3q2-7w3q2-7w3q2-7w0")]
+    management_token: Option<String>,
 }
 
 /// A link to make.
@@ -173,7 +187,7 @@ impl From<ChangeLink> for LinkChangeRequest {
 }
 
 impl ListParams {
-    fn check(self) -> Result<ListQuery, Invalid> {
+    fn check(self, keys: &LinkKeys) -> Result<ListQuery, Invalid> {
         let Self { limit, cursor, q, tag } = self;
         let mut invalid = Invalid::default();
         let limit = limit.unwrap_or(PAGE_DEFAULT);
@@ -186,19 +200,21 @@ impl ListParams {
             }
         }
         invalid.into_result()?;
-        let after = cursor.map(|cursor| decode_cursor(&cursor)).transpose()?;
-        Ok(ListQuery { limit, after, contains: q.filter(|q| !q.is_empty()), tag: tag.filter(|tag| !tag.is_empty()) })
+        let after = cursor.map(|cursor| decode_cursor(&cursor)).transpose()?.map(|cursor| keys.id_before(cursor));
+        let tag = tag.map(|tag| tidy_tag(&tag)).filter(|tag| !tag.is_empty());
+        Ok(ListQuery { limit, after, contains: q.filter(|q| !q.is_empty()), tag })
     }
 }
 
-fn body_of(app: &App, at: LinkAddress, row: LinkRow, click_count: u64) -> LinkBody {
+fn body_of(app: &App, keys: &LinkKeys, at: LinkAddress, row: LinkRow, click_count: u64) -> LinkBody {
     let LinkAddress { domain, code: short_code } = at;
     LinkBody {
-        id: row.id.to_string(),
+        id: keys.public_id(row.id),
         short_url: app.config.public_urls.short_url(&domain, &short_code),
         domain,
         short_code,
-        original_url: row.target,
+        // As it is sent to those who follow it: rows of earlier releases hold what only browsers understand.
+        original_url: encoded(&row.target).into_owned(),
         redirect_status: row.status,
         title: row.title,
         tags: row.tags,
@@ -213,21 +229,22 @@ fn body_of(app: &App, at: LinkAddress, row: LinkRow, click_count: u64) -> LinkBo
 async fn with_clicks(app: &App, links: Vec<(LinkAddress, LinkRow)>) -> Result<Vec<LinkBody>, ApiError> {
     let addresses: Vec<(&str, &str)> = links.iter().map(|(at, _)| (at.domain.as_str(), at.code.as_str())).collect();
     let counts = click_counts(&app.kv, &addresses).await?;
-    Ok(links.into_iter().zip(counts).map(|((at, row), clicks)| body_of(app, at, row, clicks)).collect())
+    let keys = app.links.keys()?;
+    Ok(links.into_iter().zip(counts).map(|((at, row), clicks)| body_of(app, keys, at, row, clicks)).collect())
 }
 
 async fn one_with_clicks(app: &App, link: (LinkAddress, LinkRow)) -> Result<Json<LinkBody>, ApiError> {
     let body = with_clicks(app, vec![link]).await?.pop();
-    body.map(Json).ok_or(ApiError::NotFound("There is no such link."))
+    body.map(Json).ok_or(ApiError::NotFound(NO_LINK))
 }
 
-/// Makes a link. Anyone may; with a token, it belongs to the user.
+/// Makes a link. Anyone may; with a token, it belongs to the user. Without one, the answer has the token that manages the link.
 #[utoipa::path(post, path = "/api/v1/urls", tag = "links", request_body = CreateLink,
     security((), ("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeated create with the same key gets the first answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses(
-        (status = 201, description = "The link", body = LinkBody, headers(("Location" = String, description = "Path of the link"))),
-        (status = 409, description = "The alias is taken", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 201, description = "The link", body = CreatedLink, headers(("Location" = String, description = "Path of the link"))),
+        (status = 409, description = "Somebody has the alias (`alias-taken`), or a deleted link had it (`alias-used`)", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 422, description = "A field is refused; `errors` names it", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn create(
@@ -235,12 +252,15 @@ pub async fn create(
     caller: Caller,
     headers: HeaderMap,
     body: JsonBody<CreateLink>,
-) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<LinkBody>), ApiError> {
+) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<CreatedLink>), ApiError> {
     let key = idempotency_key(&headers)?;
     let idempotency = key.map(|key| Idempotency::new(&caller.subject.to_string(), key, &body.bytes));
     let (at, row) = app.links.shorten(caller.user, body.value.into(), idempotency).await?;
-    let location = format!("/api/v1/urls/{}", row.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body_of(&app, at, row, 0))))
+    let keys = app.links.keys()?;
+    let management_token = row.owner.is_none().then(|| keys.management_token(row.id));
+    let link = body_of(&app, keys, at, row, 0);
+    let location = format!("/api/v1/urls/{}", link.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(CreatedLink { link, management_token })))
 }
 
 /// Lists the user's own links, newest first.
@@ -255,25 +275,31 @@ pub async fn list(
     User(owner): User,
     QueryOf(params): QueryOf<ListParams>,
 ) -> Result<Json<LinkPage>, ApiError> {
-    let page = app.links.list(owner, &params.check()?).await?;
+    let keys = app.links.keys()?;
+    let page = app.links.list(owner, &params.check(keys)?).await?;
     let items = with_clicks(&app, page.items).await?;
-    Ok(Json(LinkPage { items, next_cursor: page.next.map(encode_cursor) }))
+    Ok(Json(LinkPage { items, next_cursor: page.next.map(|id| encode_cursor(keys.cursor_after(id))) }))
 }
 
-/// Reads a link: one's own, or one that belongs to nobody.
-#[utoipa::path(get, path = "/api/v1/urls/{id}", tag = "links", security((), ("token" = [])),
+/// Reads a link: one's own, or with its management token one that belongs to nobody.
+#[utoipa::path(get, path = "/api/v1/urls/{id}", tag = "links", security((), ("token" = []), ("management_token" = [])),
     params(("id" = String, Path, description = "The link's ID", pattern = "^[0-9]{1,20}$")),
     responses(
         (status = 200, description = "The link", body = LinkBody),
         (status = 404, description = "No such link, or somebody else's", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn read(State(app): State<Arc<App>>, caller: Caller, Id(id): Id) -> Result<Json<LinkBody>, ApiError> {
-    let link = app.links.get(caller.user, id).await?;
+pub async fn read(
+    State(app): State<Arc<App>>,
+    Asking(manager): Asking,
+    Id(id): Id,
+) -> Result<Json<LinkBody>, ApiError> {
+    let manager = manager.ok_or(ApiError::NotFound(NO_LINK))?;
+    let link = app.links.get(manager, id).await?;
     one_with_clicks(&app, link).await
 }
 
-/// Changes one's own link.
-#[utoipa::path(patch, path = "/api/v1/urls/{id}", tag = "links", request_body = ChangeLink, security(("token" = [])),
+/// Changes a link: one's own, or with its management token one that belongs to nobody.
+#[utoipa::path(patch, path = "/api/v1/urls/{id}", tag = "links", request_body = ChangeLink, security(("token" = []), ("management_token" = [])),
     params(("id" = String, Path, description = "The link's ID", pattern = "^[0-9]{1,20}$")),
     responses(
         (status = 200, description = "The link", body = LinkBody),
@@ -283,23 +309,27 @@ pub async fn read(State(app): State<Arc<App>>, caller: Caller, Id(id): Id) -> Re
     ))]
 pub async fn update(
     State(app): State<Arc<App>>,
-    User(owner): User,
+    Managing(manager): Managing,
     Id(id): Id,
     body: JsonBody<ChangeLink>,
 ) -> Result<Json<LinkBody>, ApiError> {
-    let link = app.links.update(owner, id, body.value.into()).await?;
+    let link = app.links.update(manager, id, body.value.into()).await?;
     one_with_clicks(&app, link).await
 }
 
-/// Deletes one's own link; its code is never given out again.
-#[utoipa::path(delete, path = "/api/v1/urls/{id}", tag = "links", security(("token" = [])),
+/// Deletes a link, as it is changed; its code is never given out again.
+#[utoipa::path(delete, path = "/api/v1/urls/{id}", tag = "links", security(("token" = []), ("management_token" = [])),
     params(("id" = String, Path, description = "The link's ID", pattern = "^[0-9]{1,20}$")),
     responses(
         (status = 204, description = "It is gone"),
         (status = 401, description = "Not signed in", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 404, description = "No such link, or somebody else's", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
-pub async fn delete(State(app): State<Arc<App>>, User(owner): User, Id(id): Id) -> Result<StatusCode, ApiError> {
-    app.links.delete(owner, id).await?;
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Managing(manager): Managing,
+    Id(id): Id,
+) -> Result<StatusCode, ApiError> {
+    app.links.delete(manager, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -85,10 +85,20 @@ const RESERVED: [&str; 67] = [
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Alias(String);
 
+/// Whether a code can hold `byte`.
+pub fn is_code_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
 /// Whether the service keeps `code` for itself, whatever its case. A minted code is held to this too: seven letters can
 /// happen to spell a path of ours, and that path would win.
 pub fn is_reserved(code: &str) -> bool {
     RESERVED.binary_search(&code.to_ascii_lowercase().as_str()).is_ok()
+}
+
+/// Whether any link can have `code`: each is minted or chosen as an alias is.
+pub fn could_be_code(code: &str) -> bool {
+    Alias::check(code).is_ok()
 }
 
 /// Why an alias is refused.
@@ -108,16 +118,20 @@ pub enum AliasError {
 impl Alias {
     /// Checks an alias as a client sent it.
     pub fn parse(raw: &str) -> Result<Self, AliasError> {
+        Self::check(raw).map(|()| Self(raw.to_owned()))
+    }
+
+    fn check(raw: &str) -> Result<(), AliasError> {
         if !(ALIAS_CHARS_MIN..=ALIAS_CHARS_MAX).contains(&raw.chars().count()) {
             return Err(AliasError::Length);
         }
-        if !raw.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
+        if !raw.bytes().all(is_code_byte) {
             return Err(AliasError::Character);
         }
         if is_reserved(raw) {
             return Err(AliasError::Reserved);
         }
-        Ok(Self(raw.to_owned()))
+        Ok(())
     }
 
     /// The alias as it stands in the short URL.

@@ -69,6 +69,11 @@ impl BlockedHosts {
         false
     }
 
+    /// Adds a host that is normalised.
+    pub fn insert(&mut self, host: String) {
+        self.0.insert(host.into());
+    }
+
     /// How many hosts are on the list.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -80,7 +85,8 @@ impl BlockedHosts {
     }
 }
 
-fn normalised(entry: &str) -> Result<Box<str>, ParseError> {
+/// A host in the form in which hosts are compared.
+pub fn normalised(entry: &str) -> Result<Box<str>, ParseError> {
     let host = match entry.parse::<Ipv6Addr>() {
         Ok(address) => Host::Ipv6(address),
         Err(_) => Host::parse(entry.strip_prefix("*.").unwrap_or(entry))?,

@@ -2,26 +2,24 @@
 
 use super::link::RedirectStatus;
 use super::request::{LinkChange, LinkChangeRequest};
-use super::{LinkError, Links, shared_link};
+use super::{LinkError, Links, Manager, managed, shared_link};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, Transaction};
-use crate::store::accounts::UserId;
 use crate::store::invalidations::put_invalidation;
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 
 impl Links {
-    /// Changes a link of `owner`'s.
+    /// Changes a link that `manager` manages.
     pub async fn update(
         &self,
-        owner: UserId,
+        manager: Manager,
         id: u64,
         request: LinkChangeRequest,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let blocked = self.blocked_hosts();
-        let change = request.check(self.rules(&blocked), self.clock.now())?;
-        let _forgotten = self.forgotten_when_done(owner, id).await?;
+        let change = request.check(self.rules(), self.clock.now())?;
+        let _forgotten = self.forgotten_when_done(manager, id).await?;
         let changed = self.kv.transact(async |mut txn| {
-            let (at, row) = owned(&txn, owner, id).await?;
+            let (at, row) = managed(&txn, manager, id).await?;
             let row = changed(row, &change, self.clock.now());
             rows::put_link(&mut txn, &at, &row);
             self.leave_word(&mut txn, &at, &row);
@@ -32,11 +30,11 @@ impl Links {
         Ok((at, row))
     }
 
-    /// Deletes a link of `owner`'s; its code is never given out again.
-    pub async fn delete(&self, owner: UserId, id: u64) -> Result<(), LinkError> {
-        let _forgotten = self.forgotten_when_done(owner, id).await?;
+    /// Deletes a link that `manager` manages; its code is never given out again.
+    pub async fn delete(&self, manager: Manager, id: u64) -> Result<(), LinkError> {
+        let _forgotten = self.forgotten_when_done(manager, id).await?;
         let deleted = self.kv.transact(async |mut txn| {
-            let (at, row) = owned(&txn, owner, id).await?;
+            let (at, row) = managed(&txn, manager, id).await?;
             let row = tombstone(&row, self.clock.now());
             rows::bury_link(&mut txn, &at, &row);
             self.leave_word(&mut txn, &at, &row);
@@ -49,8 +47,8 @@ impl Links {
 
     /// What makes the cache forget a link once it is dropped: the change was made, or nobody knows whether, or the caller went
     /// away while it was being made.
-    async fn forgotten_when_done(&self, owner: UserId, id: u64) -> Result<ForgottenWhenDone<'_>, LinkError> {
-        let (at, row) = owned(&self.kv.begin().await?, owner, id).await?;
+    async fn forgotten_when_done(&self, manager: Manager, id: u64) -> Result<ForgottenWhenDone<'_>, LinkError> {
+        let (at, row) = managed(&self.kv.begin().await?, manager, id).await?;
         Ok(ForgottenWhenDone { links: self, at, next_version: row.version.saturating_add(1) })
     }
 
@@ -90,11 +88,6 @@ impl Drop for ForgottenWhenDone<'_> {
             self.links.cache.forget(domain.index(), &self.at.code);
         }
     }
-}
-
-async fn owned(txn: &Transaction, owner: UserId, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-    let found = rows::link_by_id(txn, id).await?;
-    found.filter(|(_, row)| row.owner == Some(owner)).ok_or(LinkError::NotFound)
 }
 
 fn changed(row: LinkRow, change: &LinkChange, now: UnixMs) -> LinkRow {

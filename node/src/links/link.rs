@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::target_url::encoded;
 use crate::ambient::UnixMs;
 use crate::clicks::ClickedLink;
 use crate::store::links::LinkRow;
 
-/// How long a client may keep a permanent redirect. A day bounds how long a changed or deleted link lives on in browsers.
-const PERMANENT_MAX_AGE: Duration = Duration::from_hours(24);
+/// How long a client may keep a permanent redirect. It bounds how long a changed, deleted or blocked link lives on in browsers.
+const PERMANENT_MAX_AGE: Duration = Duration::from_mins(5);
 
 /// A status that redirects: 301, 302, 307 or 308.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl RedirectStatus {
     /// As what hyper sends.
     pub fn code(self) -> StatusCode {
         self.0
+    }
+
+    /// Whether the client repeats its method at the target: 307 and 308.
+    pub fn keeps_method(self) -> bool {
+        matches!(self.0, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT)
     }
 
     /// Whether clients may remember the redirect: 301 and 308.
@@ -74,7 +80,8 @@ impl Destination {
         let live = row.filter(|row| row.is_active && !row.is_deleted);
         let hop = live.and_then(|row| {
             let status = RedirectStatus::new(row.status)?;
-            let location = HeaderValue::from_str(&row.target).ok()?;
+            // Rows of earlier releases hold what only browsers understand.
+            let location = HeaderValue::from_str(&encoded(&row.target)).ok()?;
             let cache_control = cache_control(status, None, cache_max_age);
             let clicked = Arc::new(ClickedLink { domain: domain.into(), code: code.into() });
             Some(Hop { location, status, clicked, expires_at: row.expires_at, cache_control })
@@ -95,11 +102,12 @@ impl Destination {
 }
 
 impl Hop {
-    /// `Cache-Control` of a redirect that is sent with `status` at `now`: never longer than the link lives.
-    pub fn cache_control_at(&self, now: UnixMs, status: RedirectStatus, cache_max_age: Duration) -> HeaderValue {
+    /// `Cache-Control` of a redirect that is sent at `now`: as the link's own status says, whichever it is sent with, and never
+    /// longer than the link lives.
+    pub fn cache_control_at(&self, now: UnixMs, cache_max_age: Duration) -> HeaderValue {
         match self.expires_at {
-            None if status == self.status => self.cache_control.clone(),
-            end => cache_control(status, end.map(|end| end.since(now)), cache_max_age),
+            None => self.cache_control.clone(),
+            Some(end) => cache_control(self.status, Some(end.since(now)), cache_max_age),
         }
     }
 }
@@ -130,7 +138,7 @@ mod tests {
         check(307, None, 60, "public, max-age=60");
         check(307, Some(20), 60, "public, max-age=20");
         check(302, Some(0), 60, "private, max-age=0");
-        check(301, None, 0, "public, max-age=86400");
+        check(301, None, 0, "public, max-age=300");
         check(308, Some(90), 0, "public, max-age=90");
     }
 

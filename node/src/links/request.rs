@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 use super::alias::Alias;
-use super::blocked_hosts::BlockedHosts;
+use super::invisible::{Invisible, trimmed};
 use super::link::RedirectStatus;
+use super::takedowns::Takedowns;
 use super::target_url::{OwnDomains, TargetUrl};
 use crate::ambient::UnixMs;
 use crate::invalid::Invalid;
@@ -16,6 +19,8 @@ pub const TITLE_CHARS_MAX: usize = 200;
 pub const TAGS_MAX: usize = 10;
 /// Characters in a tag.
 pub const TAG_CHARS_MAX: usize = 50;
+/// The year of the moments that databases and clients write for "never", such as `9999-12-31T23:59:59Z`.
+const YEAR_OF_NEVER: &str = "9999";
 /// The longest `expires_in`: ten years, in seconds. What lives longer may as well not expire.
 pub const EXPIRES_IN_MAX_S: u64 = 315_360_000;
 
@@ -27,7 +32,7 @@ pub struct Rules<'a> {
     /// Our own hosts as targets, which would redirect to ourselves.
     pub own_domains: &'a OwnDomains,
     /// Hosts that may not be shortened.
-    pub blocked_hosts: &'a BlockedHosts,
+    pub takedowns: &'a Takedowns,
     /// The status of links that name none.
     pub redirect_status: RedirectStatus,
 }
@@ -119,7 +124,7 @@ impl LinkRequest {
         if expires_at.is_some() && expires_in.is_some() {
             invalid.add("expires_in", "give expires_at or expires_in, not both");
         }
-        let at = expires_at.map(|text| invalid.check("expires_at", moment_after(&text, now)));
+        let at = expires_at.and_then(|text| invalid.check("expires_at", moment_after(&text, now)).flatten());
         let within = expires_in.map(|span_s| invalid.check("expires_in", moment_in(span_s, now)));
         let status = redirect_status.map(|status| invalid.check("redirect_status", status_of(status)));
         let title = title.map(|text| invalid.check("title", title_of(text)));
@@ -131,7 +136,7 @@ impl LinkRequest {
         Ok(NewLink {
             target,
             alias: alias.flatten(),
-            expires_at: at.or(within).flatten(),
+            expires_at: at.or(within.flatten()),
             status: status.flatten().unwrap_or(rules.redirect_status),
             title: title.flatten(),
             tags,
@@ -147,7 +152,7 @@ impl LinkChangeRequest {
         let mut invalid = Invalid::default();
         let url = original_url.map(|url| url.ok_or_else(|| "cannot be null".to_owned()));
         let target = url.and_then(|url| invalid.check("original_url", url.and_then(|url| target(&url, rules))));
-        let expires_at = change(expires_at, |text| invalid.check("expires_at", moment_after(&text, now)));
+        let expires_at = change(expires_at, |text| invalid.check("expires_at", moment_after(&text, now)).flatten());
         let status = change(redirect_status, |status| invalid.check("redirect_status", status_of(status)));
         let title = change(title, |text| invalid.check("title", title_of(text)));
         let tags = tags.and_then(|tags| invalid.check("tags", tags_of(tags.unwrap_or_default())));
@@ -169,16 +174,23 @@ fn change<T, U>(asked: Change<T>, check: impl FnOnce(T) -> Option<U>) -> Change<
 
 fn target(text: &str, rules: Rules<'_>) -> Result<TargetUrl, String> {
     let target = TargetUrl::parse(text, rules.own_domains).map_err(|error| error.to_string())?;
-    match rules.blocked_hosts.contains(target.host()) {
+    match rules.takedowns.block_host(target.host()) {
         true => Err("this host may not be shortened".to_owned()),
         false => Ok(target),
     }
 }
 
-fn moment_after(text: &str, now: UnixMs) -> Result<UnixMs, &'static str> {
-    let at = text.parse::<jiff::Timestamp>().map_err(|_| "must be RFC 3339, such as 2026-01-31T09:30:00.000Z")?;
-    let at = u64::try_from(at.as_millisecond()).map(UnixMs).unwrap_or_default();
-    if at > now { Ok(at) } else { Err("must be in the future") }
+/// A moment after `now`, or `None` for never.
+fn moment_after(text: &str, now: UnixMs) -> Result<Option<UnixMs>, &'static str> {
+    // The last year that RFC 3339 can write, which is beyond the last moment that can be computed with: only its form is looked
+    // at, in a year of the same days.
+    let at = match text.strip_prefix(YEAR_OF_NEVER) {
+        Some(rest) => format!("9997{rest}").parse::<jiff::Timestamp>().map(|_| None),
+        None => text.parse::<jiff::Timestamp>().map(Some),
+    };
+    let at = at.map_err(|_| "must be RFC 3339, such as 2026-01-31T09:30:00.000Z")?;
+    let at = at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMs).unwrap_or_default());
+    if at.is_none_or(|at| at > now) { Ok(at) } else { Err("must be in the future") }
 }
 
 fn moment_in(span_s: u64, now: UnixMs) -> Result<UnixMs, String> {
@@ -203,13 +215,90 @@ fn tags_of(tags: Vec<String>) -> Result<Vec<String>, String> {
     if tags.len() > TAGS_MAX {
         return Err(format!("must be at most {TAGS_MAX} tags"));
     }
-    let fine = |tag: &String| {
-        !tag.trim().is_empty() && tag.chars().count() <= TAG_CHARS_MAX && !tag.chars().any(char::is_control)
-    };
-    match tags.iter().all(fine) {
-        true => Ok(tags),
-        false => {
-            Err(format!("each must have 1 to {TAG_CHARS_MAX} characters, not only spaces, without control characters"))
+    let mut tidied: Vec<String> = Vec::with_capacity(tags.len());
+    for tag in tags {
+        let tag = tidy_tag(&tag);
+        if !(1..=TAG_CHARS_MAX).contains(&tag.chars().count()) || tag.chars().any(char::is_control) {
+            return Err(format!("each must have 1 to {TAG_CHARS_MAX} visible characters, without control characters"));
+        }
+        if let Some(invisible) = Invisible::first_in_words(&tag) {
+            return Err(format!("one holds {invisible}, which nobody sees: remove it"));
+        }
+        if !tidied.contains(&tag) {
+            tidied.push(tag);
+        }
+    }
+    Ok(tidied)
+}
+
+/// A tag as it is kept and compared: without what nobody sees at its ends, composed (NFC), spaces as the space of ASCII. Case counts.
+pub fn tidy_tag(tag: &str) -> String {
+    let spaced = trimmed(tag).replace(|c: char| c.is_whitespace() && !c.is_control(), " ");
+    ComposingNormalizerBorrowed::new_nfc().normalize(&spaced).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_trimmed_unique_and_visible() {
+        let check = |tags: &[&str], expected: &[&str]| {
+            let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            assert_eq!(tags_of(tags).unwrap(), expected);
+        };
+        check(&[], &[]);
+        check(&[" food ", "food", "Food"], &["food", "Food"]);
+        check(&["\u{200b}food\u{a0}", "\u{feff}food", "fo\u{a0}od", "fo od"], &["food", "fo od"]);
+        check(&["gru\u{308}n", "grün"], &["grün"]);
+        check(&["\u{1f468}\u{200d}\u{1f469}", "❤\u{fe0f}"], &["\u{1f468}\u{200d}\u{1f469}", "❤\u{fe0f}"]);
+        check(&["\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}"], &["\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}"]);
+        check(&[&format!(" {} ", "x".repeat(TAG_CHARS_MAX))], &[&"x".repeat(TAG_CHARS_MAX)]);
+        for refused in [
+            "",
+            " ",
+            "\t",
+            "a\tb",
+            "a\n",
+            "\u{200b}",
+            " \u{200b}\u{2060}",
+            "\u{200d}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{e0041}",
+            "\u{a0}",
+            "fo\u{200b}od",
+            "fo\u{ad}od",
+            "fo\u{202e}od",
+            "\u{85}",
+            &"x".repeat(TAG_CHARS_MAX + 1),
+        ] {
+            assert!(tags_of(vec![refused.to_owned()]).is_err(), "{refused:?}");
+        }
+        let named = tags_of(vec!["fo\u{200b}od".to_owned()]).unwrap_err();
+        assert!(named.contains("U+200B ZERO WIDTH SPACE"), "{named}");
+        assert!(
+            tags_of(vec!["x".to_owned(); TAGS_MAX]).is_ok() && tags_of(vec!["x".to_owned(); TAGS_MAX + 1]).is_err()
+        );
+    }
+
+    #[test]
+    fn a_moment_in_the_last_year_is_never() {
+        let now = UnixMs(1_790_000_000_000);
+        for never in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59.9999999Z",
+            "9999-12-31T00:00:00+14:00",
+            "9999-01-01T00:00:00Z",
+            "9999-12-31t23:59:59z",
+        ] {
+            assert_eq!(moment_after(never, now), Ok(None), "{never}");
+        }
+        assert_eq!(moment_after("9998-12-31T23:59:59Z", now), Ok(Some(UnixMs(253_370_764_799_000))));
+        for wrong in ["9999", "9999-13-01T00:00:00Z", "9999-02-29T00:00:00Z", "9999-12-31", "10000-01-01T00:00:00Z", ""]
+        {
+            assert!(moment_after(wrong, now).is_err(), "{wrong}");
         }
     }
 }

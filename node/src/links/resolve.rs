@@ -37,8 +37,8 @@ const _: () = assert!(STORE_DEADLINE.as_millis() + DEADLINE.as_millis() == RESOL
 pub enum Resolved {
     /// It redirects.
     Hop(Arc<Destination>),
-    /// It did until its time was over.
-    Expired,
+    /// It did, with this status, until its time was over.
+    Expired(RedirectStatus),
     /// No such code, or not active.
     Unknown,
 }
@@ -47,7 +47,7 @@ impl Resolved {
     fn of(destination: Arc<Destination>, now: UnixMs) -> Self {
         match &*destination {
             Destination::Nowhere => Self::Unknown,
-            Destination::Hop(Hop { expires_at: Some(end), .. }) if *end <= now => Self::Expired,
+            Destination::Hop(Hop { expires_at: Some(end), status, .. }) if *end <= now => Self::Expired(*status),
             Destination::Hop(_) => Self::Hop(destination),
         }
     }
@@ -190,9 +190,9 @@ impl Resolve {
         Ok(row)
     }
 
-    /// `Cache-Control` of a hop that is sent with `status` now.
-    pub fn cache_control(&self, hop: &Hop, status: RedirectStatus) -> http::HeaderValue {
-        hop.cache_control_at(self.clock.now(), status, self.cache_max_age)
+    /// `Cache-Control` of a hop that is sent now.
+    pub fn cache_control(&self, hop: &Hop) -> http::HeaderValue {
+        hop.cache_control_at(self.clock.now(), self.cache_max_age)
     }
 }
 

@@ -47,8 +47,7 @@ impl Links {
         if let Some(first) = self.answered(idempotency.as_ref()).await? {
             return Ok(first);
         }
-        let blocked = self.blocked_hosts();
-        let new = request.check(self.rules(&blocked), self.clock.now())?;
+        let new = request.check(self.rules(), self.clock.now())?;
         for _ in 0..MINTS_MAX {
             let (at, row) = self.draft(owner, &new)?;
             let made = self.kv.transact(async |txn| insert(txn, &at, &row, idempotency.as_ref()).await).await;
@@ -149,7 +148,7 @@ impl Links {
         }
     }
 
-    /// An insert found its key taken: an alias is somebody's; a minted code may have been taken by an alias, and minting
+    /// An insert found its key taken: an alias is somebody's, or a deleted link's; a minted code may have been taken by an alias, and minting
     /// moves on. Anything else must never happen and is counted before it is hidden by moving on.
     fn explain_clash(
         &self,
@@ -160,7 +159,8 @@ impl Links {
     ) -> Result<(), LinkError> {
         let taken_code = *key == *rows::link_key(&at.domain, &at.code);
         if taken_code && new.alias.is_some() {
-            return Err(LinkError::AliasTaken);
+            let was_used = there.is_some_and(|there| there.is_deleted);
+            return Err(if was_used { LinkError::AliasUsed } else { LinkError::AliasTaken });
         }
         if !(taken_code && there.is_some_and(|row| row.is_alias)) {
             tracing::error!("a minted ID was taken already: was the store rolled back?");

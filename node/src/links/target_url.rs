@@ -6,9 +6,11 @@
 //! all in one form before anything is looked at.
 
 mod host;
+mod rfc3986;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
@@ -16,10 +18,14 @@ use std::fmt;
 use http::HeaderValue;
 use url::{Host, ParseError, SyntaxViolation, Url};
 
+pub use rfc3986::{encoded, host_of};
+
+use super::invisible::{Invisible, is_invisible};
+
 /// The longest target URL, in bytes, as sent and as normalised. Browsers and proxies take about as much in a header.
 pub const TARGET_URL_BYTES_MAX: usize = 8192;
 
-/// An `http` or `https` URL on a public host that is not this service's own, in its normalised form.
+/// An `http` or `https` URL on a public host that is not this service's own, in its normalised form, which is one of RFC 3986 too.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TargetUrl(Url);
 
@@ -32,6 +38,9 @@ pub enum TargetUrlError {
     /// A control character or a space, anywhere.
     #[error("the URL holds a control character or a space: percent-encode it, as in %20")]
     ControlOrSpace,
+    /// A character that nobody sees, but for the ends, where they are left out.
+    #[error("the URL holds {0}, which nobody sees: remove it, or percent-encode it if it belongs there")]
+    Invisible(Invisible),
     /// Not a whole URL.
     #[error("this is not a whole URL ({0}): write it as https://example.com/page")]
     Malformed(ParseError),
@@ -58,9 +67,14 @@ impl TargetUrl {
         if raw.len() > TARGET_URL_BYTES_MAX {
             return Err(TargetUrlError::TooLong);
         }
+        // Copying leaves them there, and nobody can see to take them away.
+        let raw = raw.trim_matches(is_invisible);
         // The parser drops tabs, newlines and surrounding spaces silently, so they have to be seen before it.
-        if raw.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if raw.chars().any(|c| c.is_control() || c == ' ') {
             return Err(TargetUrlError::ControlOrSpace);
+        }
+        if let Some(invisible) = Invisible::first_in(raw) {
+            return Err(TargetUrlError::Invisible(invisible));
         }
         // An empty user name (`https://@host`) leaves no trace in the parsed URL; only the parser's warning tells.
         let has_user_info = Cell::new(false);
@@ -85,6 +99,10 @@ impl TargetUrl {
         if let Some(reason) = host::refusal(&host) {
             return Err(TargetUrlError::Host { reason });
         }
+        let url = match encoded(url.as_str()) {
+            Cow::Borrowed(_) => url,
+            Cow::Owned(text) => Url::parse(&text).map_err(TargetUrlError::Malformed)?,
+        };
         if url.as_str().len() > TARGET_URL_BYTES_MAX {
             return Err(TargetUrlError::TooLong);
         }

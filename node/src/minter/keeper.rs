@@ -103,9 +103,10 @@ impl Shared {
         }
         let mark = high_water_mark(&self.kv, self.code_length).await?;
         self.state().authority.see_mark(mark);
-        let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), self.code_length);
+        let secret = PermutationKey::new(keyspace.permutation_key);
+        let permutation = CodePermutation::new(&secret, self.code_length);
         // Only the keeper comes here, and what is there stays.
-        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation });
+        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation, secret });
         Ok(())
     }
 

@@ -10,12 +10,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use super::takedowns::{carry_out, leave};
 use super::{Background, RunError, open};
 use crate::ambient::Clock;
 use crate::backup::{BackupError, back_up, restore};
-use crate::config::{Command, Database};
+use crate::config::{Copying, Database};
+use crate::kv::embedded::OpenError;
 use crate::kv::{Kv, KvError};
+use crate::links::takedowns::Order;
 use crate::resilience::BackEndMetrics;
+use crate::store::StoreError;
 
 /// How long a store on other machines has to answer for the first time.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -44,25 +48,56 @@ pub enum OnceError {
     /// It failed on the way.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A node has the store for itself, and did not do it.
+    #[error(
+        "the node that uses the data directory does not carry out the order: is it of an earlier release, or does it hang?"
+    )]
+    NotCarriedOut,
     /// What was restored may not be on disk.
     #[error("the store did not close in time")]
     NotClosed,
 }
 
 /// Backs up or restores `database`.
-pub async fn run_once(command: Command, database: &Database, clock: Clock) -> Result<(), OnceError> {
+pub async fn run_once(command: Copying, database: &Database, clock: Clock) -> Result<(), OnceError> {
     let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
     let metrics = BackEndMetrics::register(&Registry::new()).map_err(RunError::from)?;
     let kv = open(database, &clock, &metrics, &mut background).map_err(RunError::from)?;
     answers(&kv).await.map_err(OnceError::NoStore)?;
     let done = match &command {
-        Command::Backup { file } => to_file(&kv, &clock, file).await,
-        Command::Restore { file } => from_file(&kv, file).await,
+        Copying::Backup { file } => to_file(&kv, &clock, file).await,
+        Copying::Restore { file } => from_file(&kv, file).await,
     };
     let is_closed = kv.close(CLOSE_DEADLINE).await;
     background.stop().await;
     done?;
     if is_closed { Ok(()) } else { Err(OnceError::NotClosed) }
+}
+
+/// Blocks something in `database`, or lets it be again.
+pub async fn take_down(order: &Order, database: &Database, clock: Clock) -> Result<(), OnceError> {
+    let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
+    let metrics = BackEndMetrics::register(&Registry::new()).map_err(RunError::from)?;
+    match open(database, &clock, &metrics, &mut background) {
+        Ok(kv) => {
+            answers(&kv).await.map_err(OnceError::NoStore)?;
+            let done = carry_out(order, &kv).await;
+            let is_closed = kv.close(CLOSE_DEADLINE).await;
+            background.stop().await;
+            done?;
+            if !is_closed {
+                return Err(OnceError::NotClosed);
+            }
+        }
+        Err(OpenError::InUse { dir }) => leave(&dir, order).await?,
+        Err(error) => return Err(RunError::from(error).into()),
+    }
+    let done = if order.is_blocked { "blocked" } else { "no longer blocked" };
+    let _ = writeln!(io::stderr(), "{done}: on every node within 5 s");
+    Ok(())
 }
 
 /// Waits until the store answers: a connection is made in the background.

@@ -15,7 +15,8 @@ use super::idempotency::{IdempotencyRow, idempotency_key, remember_answer};
 use super::invalidations::{InvalidationRow, invalidation_key};
 use super::keyspace::{KeyspaceRow, keyspace_or_insert, put_place};
 use super::links::{LinkAddress, LinkRow, insert_link};
-use super::{Kind, StoreError};
+use super::takedowns::{Takedown, put_takedown};
+use super::{KINDS, StoreError};
 use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::Embedded;
 use crate::kv::{Kv, Place, Transaction, prefix_range};
@@ -76,8 +77,10 @@ fn write_link(txn: &mut Transaction) {
     };
     insert_link(txn, &at, &link);
     txn.put(invalidation_key(&at), InvalidationRow { version: 3, changed_at: NOON }.encode());
+    let takedown = Takedown::Code(at.clone());
     let answer = IdempotencyRow { request: [9; 32], at, link, expires_at: NOON };
     remember_answer(txn, idempotency_key("user 300", "key"), &answer);
+    put_takedown(txn, &takedown, NOON);
 }
 
 fn write_account(txn: &mut Transaction) {
@@ -125,7 +128,7 @@ async fn one_row_of_every_kind_has_the_bytes_that_its_version_writes() {
     written.await.unwrap();
     let rows = kv.snapshot().await.unwrap().scan(prefix_range(Vec::new()), 100).await.unwrap();
     let kinds: Vec<u8> = rows.iter().filter_map(|(key, _)| key.first().copied()).collect();
-    let all: Vec<u8> = (Kind::Keyspace as u8..=Kind::KnownNetwork as u8).collect();
+    let all: Vec<u8> = KINDS.iter().map(|(kind, _)| *kind as u8).collect();
     assert_eq!(kinds, all, "one row of each kind");
     let hex = |bytes: &[u8]| hex::encode(bytes);
     let text: Vec<_> =

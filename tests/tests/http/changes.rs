@@ -1,8 +1,11 @@
 //! Who may read, change and delete a link, and what a change may be.
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::scene::{Scene, create, expect_problem, expect_refused, path_of, resource_of, text};
+use super::scene::{
+    Scene, create, expect_problem, expect_refused, path_of, resource_of, text, with_management_token,
+    without_management_token,
+};
 
 const TARGET: &str = "https://example.com/target";
 
@@ -40,20 +43,82 @@ async fn somebody_elses_link_is_not_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_link_without_an_owner_is_read_by_anyone_and_changed_by_nobody() -> Result<()> {
+async fn a_link_without_an_owner_is_managed_with_the_token_of_its_creation_and_by_nobody_else() -> Result<()> {
     let scene = Scene::open().await?;
     let user = scene.user().await?;
     let link = create(&scene.anyone, &json!({ "original_url": TARGET })).await?;
-    let resource = resource_of(&link)?;
-    for client in [&scene.anyone, &user] {
-        assert_eq!(client.get(&resource).await?.expect_status(200)?.json::<Value>()?, link);
-    }
+    let other = create(&scene.anyone, &json!({ "original_url": TARGET })).await?;
+    let owned = create(&user, &json!({ "original_url": TARGET })).await?;
+    let (resource, token) = (resource_of(&link)?, text(&link, "management_token")?);
+    assert!(token.len() >= 43 && owned.get("management_token").is_none(), "{token} {owned}");
+
+    let change = json!({ "is_active": false });
     for (client, status) in [(&scene.anyone, 401), (&user, 404)] {
-        expect_problem(&client.patch(&resource, &json!({ "is_active": false })).await?, status)?;
+        expect_problem(&client.get(&resource).await?, 404)?;
+        expect_problem(&client.patch(&resource, &change).await?, status)?;
         expect_problem(&client.delete(&resource).await?, status)?;
         expect_problem(&client.get(&format!("/api/v1/analytics{}/summary", path_of(&link)?)).await?, status)?;
     }
+    // The token of another link, none at all, a wrong one, and the right one for what is owned or not there: one answer.
+    let wrong_end = format!("{}{}", &token[..42], if token.ends_with('A') { 'E' } else { 'A' });
+    let wrong = [text(&other, "management_token")?, wrong_end, "x".to_owned(), token.to_uppercase()];
+    let refused = wrong.iter().map(|wrong| (wrong.clone(), resource.clone()));
+    let elsewhere = [resource_of(&owned)?, "/api/v1/urls/1".to_owned(), resource_of(&other)?];
+    let mut details = std::collections::BTreeSet::new();
+    for (token, resource) in refused.chain(elsewhere.map(|resource| (token.clone(), resource))) {
+        let client = scene.anyone.with_header("authorization", &format!("Link {token}"));
+        for answer in
+            [client.get(&resource).await?, client.patch(&resource, &change).await?, client.delete(&resource).await?]
+        {
+            details.insert(text(&expect_problem(&answer, 404)?, "detail")?);
+        }
+    }
+    assert_eq!(details.len(), 1, "{details:?}");
     scene.anyone.get(&path_of(&link)?).await?.expect_status(302)?;
+
+    let manager = with_management_token(&scene.anyone, &link)?;
+    let read: Value = manager.get(&resource).await?.expect_status(200)?.json()?;
+    assert_eq!(read, without_management_token(&link), "no answer but the first has the token");
+    let lower = scene.anyone.with_header("authorization", &format!("link   {token}"));
+    let changed: Value = lower.patch(&resource, &json!({ "title": "mine" })).await?.expect_status(200)?.json()?;
+    assert!(changed["title"] == "mine" && changed.get("management_token").is_none(), "{changed}");
+    manager.delete(&resource).await?.expect_status(204)?;
+    scene.anyone.get(&path_of(&link)?).await?.expect_status(404)?;
+    expect_problem(&manager.get(&resource).await?, 404)?;
+    expect_problem(&manager.patch(&resource, &change).await?, 404)?;
+    expect_problem(&manager.delete(&resource).await?, 404)?;
+    Ok(())
+}
+
+/// IDs in the order in which links were made are neither in order nor near each other, and the IDs that the clock would give name
+/// nothing.
+#[tokio::test]
+async fn a_public_id_tells_no_time_and_is_not_guessed() -> Result<()> {
+    const MADE: usize = 40;
+    const EPOCH_UNIX_MS: u64 = 1_735_689_600_000;
+    const GUESSED_MS: u64 = 200;
+    let scene = Scene::open().await?;
+    let user = scene.user().await?;
+    let mut ids = Vec::new();
+    for _ in 0..MADE {
+        let link = create(&user, &json!({ "original_url": TARGET })).await?;
+        ids.push(text(&link, "id")?.parse::<u64>()?);
+    }
+    let rises = ids.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    // Of permutations by chance fewer than one in a billion has so many or so few.
+    assert!((6..34).contains(&rises), "{rises} of {MADE} IDs are higher than the one before: {ids:?}");
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    let nearest = sorted.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or_default();
+    assert!(nearest > 1 << 24, "two IDs are {nearest} apart");
+    // The worker ID and the millisecond of the last link, as somebody guesses who knows how IDs are minted.
+    let worker = user.health().await?["ids"]["worker_id"].as_u64().context("a worker ID")?;
+    let made: jiff::Timestamp =
+        text(&user.get("/api/v1/urls?limit=1").await?.json::<Value>()?["items"][0], "created_at")?.parse()?;
+    let made_ms = u64::try_from(made.as_millisecond())? - EPOCH_UNIX_MS;
+    for ms in made_ms.saturating_sub(GUESSED_MS / 2)..made_ms + GUESSED_MS / 2 {
+        expect_problem(&user.get(&format!("/api/v1/urls/{}", ms << 22 | worker << 10)).await?, 404)?;
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! `POST /api/v1/urls`: what a link may be made of, what it then is, and what is refused.
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::scene::{
-    Scene, create, expect_fields, expect_problem, expect_refused, expect_time, path_of, resource_of, text, unique,
+    Scene, create, create_alias, expect_fields, expect_problem, expect_refused, expect_time, path_of, resource_of,
+    text, unique, with_management_token, without_management_token,
 };
 
 const URLS: &str = "/api/v1/urls";
@@ -16,9 +17,10 @@ async fn a_link_needs_nothing_but_a_url_and_comes_with_all_that_is_promised() ->
     let answer = scene.anyone.post(URLS, &body).await?.expect_status(201)?;
     let link: Value = answer.json()?;
     let fields = ["id", "domain", "short_code", "short_url", "original_url", "redirect_status", "title", "tags"];
-    let rest = ["is_active", "expires_at", "click_count", "created_at", "updated_at"];
+    let rest = ["is_active", "expires_at", "click_count", "created_at", "updated_at", "management_token"];
     expect_fields(&link, &[&fields[..], &rest[..]].concat())?;
-    assert!(text(&link, "id")?.parse::<u64>()? > 1 << 53);
+    let id = text(&link, "id")?;
+    assert_eq!(id.parse::<u64>()?.to_string(), id, "an ID that JavaScript would round is text");
     assert_eq!(answer.header("location"), Some(resource_of(&link)?.as_str()));
     let code = text(&link, "short_code")?;
     assert!(code.len() == 7 && code.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{code}");
@@ -29,8 +31,73 @@ async fn a_link_needs_nothing_but_a_url_and_comes_with_all_that_is_promised() ->
     assert_eq!((&link["expires_at"], &link["click_count"]), (&Value::Null, &json!(0)));
     expect_time(&link["created_at"])?;
     assert_eq!(link["created_at"], link["updated_at"]);
-    assert_eq!(scene.anyone.get(&resource_of(&link)?).await?.expect_status(200)?.json::<Value>()?, link);
+    let manager = with_management_token(&scene.anyone, &link)?;
+    let read: Value = manager.get(&resource_of(&link)?).await?.expect_status(200)?.json()?;
+    assert_eq!(read, without_management_token(&link));
     Ok(())
+}
+
+/// What is no URL of the RFC, what nobody sees, and what means never: as it is answered, and as it is sent to visitors.
+#[tokio::test]
+async fn a_target_leaves_as_the_rfc_writes_urls_and_a_moment_in_the_last_year_is_never() -> Result<()> {
+    let scene = Scene::open().await?;
+    let cases = include_str!("../../corpora/targets.txt").lines().filter(|line| !line.starts_with('#'));
+    for (sent, expected) in cases.filter_map(|line| line.split_once('\t')) {
+        let sent: String = serde_json::from_str(&format!("\"{sent}\"")).context(sent.to_owned())?;
+        let answer = scene.anyone.post(URLS, &json!({ "original_url": sent })).await?;
+        if let Some(reason) = expected.strip_prefix("refused: ") {
+            expect_refused(&answer, &["original_url"]).with_context(|| format!("{sent:?}"))?;
+            ensure!(answer.text().contains(reason), "{sent:?}: {}", answer.text());
+            continue;
+        }
+        let link: Value = answer.expect_status(201).with_context(|| format!("{sent:?}"))?.json()?;
+        assert_eq!(link["original_url"], expected, "{sent:?}");
+        assert_eq!(scene.anyone.get(&path_of(&link)?).await?.header("location"), Some(expected), "{sent:?}");
+    }
+    let never = json!({ "original_url": "https://example.com/", "expires_at": "9999-12-31T23:59:59Z" });
+    let link = create(&scene.anyone, &never).await?;
+    assert_eq!(link["expires_at"], Value::Null);
+    let manager = with_management_token(&scene.anyone, &link)?;
+    let soon = manager.patch(&resource_of(&link)?, &json!({ "expires_at": "2099-01-01T00:00:00Z" })).await?;
+    assert_eq!(soon.expect_status(200)?.json::<Value>()?["expires_at"], "2099-01-01T00:00:00.000Z");
+    let again = manager.patch(&resource_of(&link)?, &json!({ "expires_at": never["expires_at"] })).await?;
+    assert_eq!(again.expect_status(200)?.json::<Value>()?["expires_at"], Value::Null);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tags_are_trimmed_and_each_is_kept_once() -> Result<()> {
+    let scene = Scene::open().await?;
+    let user = scene.user().await?;
+    let tags = json!([" food", "food\u{200b}", "gru\u{308}n", "grün", "Food"]);
+    let link = create(&user, &json!({ "original_url": "https://example.com/", "tags": tags })).await?;
+    assert_eq!(link["tags"], json!(["food", "grün", "Food"]));
+    for query in ["tag=food", "tag=%20food%E2%80%8B", "tag=gru%CC%88n"] {
+        let found: Value = user.get(&format!("{URLS}?{query}")).await?.expect_status(200)?.json()?;
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{query}");
+    }
+    for invisible in [" ", "\u{200b}", "\u{2060}\u{feff}", "fo\u{200b}od"] {
+        let body = json!({ "original_url": "https://example.com/", "tags": [invisible] });
+        expect_refused(&user.post(URLS, &body).await?, &["tags"])?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_alias_that_somebody_has_is_told_apart_from_one_that_was_used_before() -> Result<()> {
+    let scene = Scene::open().await?;
+    let user = scene.user().await?;
+    let link = create_alias(&user, "fleeting", json!({ "original_url": "https://example.com/" })).await?;
+    let again = json!({ "original_url": "https://example.com/", "custom_alias": link["short_code"] });
+    let refused = async |kind: &str, word: &str| {
+        let problem = expect_problem(&scene.anyone.post(URLS, &again).await?, 409)?;
+        ensure!(problem["type"] == format!("urn:shortener:problem:{kind}"), "{problem}");
+        ensure!(text(&problem, "detail")?.contains(word), "{problem}");
+        Ok(())
+    };
+    refused("alias-taken", "Somebody has this alias").await?;
+    user.delete(&resource_of(&link)?).await?.expect_status(204)?;
+    refused("alias-used", "was used before").await
 }
 
 #[tokio::test]

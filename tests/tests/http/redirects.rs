@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use shortener_tests::client::{Answer, Client};
 
 use super::scene::{
-    Scene, builder, create, create_alias, eventually, expect_problem, path_of, resource_of, send_with, started, text,
-    unique,
+    Scene, builder, caller, create, create_alias, eventually, expect_problem, path_of, resource_of, send_with, started,
+    text, unique, with_management_token,
 };
 
 const TARGET: &str = "https://example.com/target?a=b#c";
@@ -15,7 +15,7 @@ const TARGET: &str = "https://example.com/target?a=b#c";
 async fn a_link_redirects_with_its_own_status_to_get_and_head_alike() -> Result<()> {
     let scene = Scene::open().await?;
     let temporary = "private, max-age=0";
-    let permanent = "public, max-age=86400";
+    let permanent = "public, max-age=300";
     for (asked, status, cache) in [
         (Value::Null, 302, temporary),
         (json!(301), 301, permanent),
@@ -63,7 +63,7 @@ async fn an_expired_link_is_gone() -> Result<()> {
         })
         .await?;
         expect_nowhere(&scene.anyone, &path, 410).await?;
-        scene.anyone.get(&resource_of(&link)?).await?.expect_status(200)?;
+        with_management_token(&scene.anyone, &link)?.get(&resource_of(&link)?).await?.expect_status(200)?;
     }
     Ok(())
 }
@@ -138,14 +138,79 @@ async fn a_deleted_links_code_leads_nowhere_and_is_never_given_out_again() -> Re
 }
 
 #[tokio::test]
-async fn a_redirect_takes_get_and_head_only() -> Result<()> {
+async fn a_redirect_that_keeps_the_method_takes_every_method_and_others_take_get_and_head() -> Result<()> {
     let scene = Scene::open().await?;
-    let path = path_of(&create(&scene.anyone, &json!({ "original_url": TARGET })).await?)?;
-    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
-        let answer = scene.anyone.send(method, &path, |request| request).await?;
-        expect_problem(&answer, 405)?;
-        assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+    let methods = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, "PROPFIND".parse()?];
+    for (status, keeps) in [(301, false), (302, false), (307, true), (308, true)] {
+        let link = create(&scene.anyone, &json!({ "original_url": TARGET, "redirect_status": status })).await?;
+        let path = path_of(&link)?;
+        for method in &methods {
+            // A body is for the target, and is not read.
+            for body in [Vec::new(), b"{\"a\": 1}".to_vec(), vec![b'x'; 200_000]] {
+                let answer = scene.anyone.send(method.clone(), &path, |request| request.body(body)).await?;
+                if keeps {
+                    let answer = answer.expect_status(status)?;
+                    assert_eq!(answer.header("location"), Some(TARGET));
+                    assert!(answer.header("allow").is_none() && answer.body.is_empty());
+                } else {
+                    expect_problem(&answer, 405)?;
+                    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+                }
+            }
+        }
+        let short_form = scene.anyone.post(&format!("/shortener/url{path}"), &json!({})).await?;
+        expect_problem(&short_form, 405)?;
     }
+    for nowhere in ["/never-made-at-all", "/.env"] {
+        let answer = scene.anyone.post(nowhere, &json!({})).await?;
+        expect_problem(&answer, 405)?;
+    }
+    Ok(())
+}
+
+/// What text leaves at the end of a link: the redirect is answered at once, for each of its two routes and for HEAD too.
+#[tokio::test]
+async fn what_no_code_can_hold_at_the_end_of_a_path_is_cut_off() -> Result<()> {
+    let scene = Scene::open().await?;
+    let link = create_alias(&scene.anyone, "Launch", json!({ "original_url": TARGET })).await?;
+    let path = path_of(&link)?;
+    for end in include_str!("../../corpora/path_ends.txt").lines().filter(|line| !line.starts_with("# ")) {
+        for method in [Method::GET, Method::HEAD] {
+            for (path, status) in [(format!("{path}{end}"), 302), (format!("/shortener/url{path}{end}"), 301)] {
+                let answer = scene.anyone.send(method.clone(), &path, |request| request).await?;
+                assert_eq!((answer.status, answer.header("location")), (status, Some(TARGET)), "{method} {path:?}");
+            }
+        }
+    }
+    let with_query = scene.anyone.get(&format!("{path}/?utm_source=x")).await?.expect_status(302)?;
+    assert_eq!(with_query.header("location"), Some(TARGET));
+    for other in
+        [format!("{path}.html"), format!("{path}/x"), format!("{path}%2Fx"), format!("/x{path}"), format!("/{path}")]
+    {
+        expect_problem(&scene.anyone.get(&other).await?, 404)?;
+    }
+    // Our own pages are no links.
+    for (path, status) in
+        [("/docs/", 200), ("/docs//", 404), ("/api/", 404), ("/api/v1/urls/", 404), ("/openapi.json/", 404)]
+    {
+        assert_eq!(scene.anyone.get(path).await?.status, status, "{path}");
+    }
+    Ok(())
+}
+
+/// Browsers and scanners ask for files: none of that tries a code.
+#[tokio::test]
+async fn what_cannot_be_a_code_is_no_guess() -> Result<()> {
+    let scene = Scene::open().await?;
+    let hidden = path_of(&create(&scene.anyone, &json!({ "original_url": TARGET })).await?)?;
+    let visitor = caller(&scene.node)?;
+    for _ in 0..10 {
+        for path in include_str!("../../corpora/no_codes.txt").lines().filter(|line| !line.starts_with("# ")) {
+            let answer = visitor.get(path).await?;
+            assert_eq!(answer.status, 404, "{path}");
+        }
+    }
+    visitor.get(&hidden).await?.expect_status(302)?;
     Ok(())
 }
 

@@ -142,6 +142,18 @@ pub fn resource_of(link: &Value) -> Result<String> {
     Ok(format!("/api/v1/urls/{}", text(link, "id")?))
 }
 
+/// The same caller with the token that the creation of a link without an owner has answered.
+pub fn with_management_token(client: &Client, link: &Value) -> Result<Client> {
+    Ok(client.with_header("authorization", &format!("Link {}", text(link, "management_token")?)))
+}
+
+/// A link as every answer but that of its creation shows it.
+pub fn without_management_token(link: &Value) -> Value {
+    let mut link = link.clone();
+    link.as_object_mut().map(|fields| fields.remove("management_token"));
+    link
+}
+
 /// A request with one more header.
 pub async fn send_with(client: &Client, method: Method, path: &str, header: (&str, &str)) -> Result<Answer> {
     client.send(method, path, |request| request.header(header.0, header.1)).await

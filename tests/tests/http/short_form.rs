@@ -30,6 +30,24 @@ async fn a_url_that_is_posted_is_followed_with_301() -> Result<()> {
     Ok(())
 }
 
+/// The status is that of the short form, the time for which it may be kept is the link's own.
+#[tokio::test]
+async fn a_temporary_link_is_not_kept_because_it_was_followed_by_the_short_form() -> Result<()> {
+    let scene = Scene::open().await?;
+    for (status, cache) in [
+        (302, "private, max-age=0"),
+        (307, "private, max-age=0"),
+        (301, "public, max-age=300"),
+        (308, "public, max-age=300"),
+    ] {
+        let body = json!({ "original_url": TARGET, "redirect_status": status });
+        let alias = create_alias(&scene.anyone, "kept", body).await?;
+        let answer = scene.anyone.get(&format!("/shortener/url{}", path_of(&alias)?)).await?.expect_status(301)?;
+        assert_eq!(answer.header("cache-control"), Some(cache), "{status}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_the_short_form_refuses_it_names_in_its_own_words() -> Result<()> {
     let scene = Scene::open().await?;

@@ -16,13 +16,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shortener_crds::ids::allocate::{Ledger, PodUid, allocate};
-use shortener_crds::ids::{BootId, CodeLength, IdRange, WorkerId};
+use shortener_crds::ids::{BootId, CodeLength, IdRange, SnowflakeId, WorkerId};
 use shortener_crds::lease::{CLUSTER_LABEL, GRANT_ANNOTATION, Grant, Report};
+use shortener_node::store::links::read_link;
 use shortener_tests::fleet::Metrics;
 use shortener_tests::kubernetes::Kubernetes;
 use shortener_tests::node::{Node, NodeBuilder};
 use shortener_tests::server_process::{fresh_name, wait_until};
 use shortener_tests::tikv::Tikv;
+use shortener_tests::tikv_engine::Engine;
 use tokio::task::JoinHandle;
 
 /// The `ShortenerCluster` that the nodes belong to.
@@ -140,6 +142,13 @@ impl<'a> Scene<'a> {
         self.until_says(pod, "it wants a block", |report| report.wanted == 1).await
     }
 
+    /// The worker ID in the ID of a link. Only the store tells it.
+    pub async fn worker_of(&self, code: &str) -> Result<u16> {
+        let engine = Engine::open(self.tikv.pd_endpoints(), &self.keyspace).await?;
+        let link = read_link(&engine.kv.snapshot().await?, "", code).await?.context("the link is in the store")?;
+        Ok(SnowflakeId::try_from(link.id)?.worker().get())
+    }
+
     /// Writes a grant on the Lease of `pod` as the operator would.
     pub async fn grant(&self, pod: &str, boot_id: BootId, worker: u16, first_block: u64, granted: u64) -> Result<()> {
         let run = Some(IdRange::new(CodeLength::DEFAULT, first_block, 1)?);
@@ -221,21 +230,19 @@ pub async fn ids(node: &Node) -> Result<Value> {
     Ok(node.client()?.health().await?["ids"].clone())
 }
 
-/// Creates a link: its code and the worker ID in its ID. None while the node has nothing to mint from.
-pub async fn create(node: &Node) -> Result<Option<(String, u16)>> {
+/// Creates a link: its code. None while the node has nothing to mint from.
+pub async fn create(node: &Node) -> Result<Option<String>> {
     let target = json!({ "original_url": "https://example.com/a/long/page" });
     let answer = node.client()?.post("/api/v1/urls", &target).await?;
     if answer.status == 503 {
         return Ok(None);
     }
     let link: Value = answer.expect_status(201)?.json()?;
-    let text = |field: &str| link[field].as_str().map(str::to_owned).with_context(|| format!("{field} in {link}"));
-    let id: shortener_crds::ids::SnowflakeId = text("id")?.parse()?;
-    Ok(Some((text("short_code")?, id.worker().get())))
+    link["short_code"].as_str().map(|code| Some(code.to_owned())).with_context(|| format!("no code in {link}"))
 }
 
 /// Waits until the node creates a link.
-pub async fn until_creates(node: &Node) -> Result<(String, u16)> {
+pub async fn until_creates(node: &Node) -> Result<String> {
     let mut created = None;
     wait_until("a link is created", PATIENCE, async || {
         created = create(node).await?;

@@ -14,8 +14,9 @@ enum Expected {
     Is(TargetUrlError),
     Malformed,
     Host(&'static str),
+    Invisible(&'static str),
 }
-use Expected::{Host as H, Is, Malformed};
+use Expected::{Host as H, Invisible, Is, Malformed};
 
 const HOSTILE: &[(&str, Expected)] = &[
     // Schemes.
@@ -54,7 +55,18 @@ const HOSTILE: &[(&str, Expected)] = &[
     ("https://1.2.3.4.5/", Malformed),
     ("https://0x100000000/", Malformed),
     ("https://xn--a/", Malformed),
-    ("https://\u{ad}/", Malformed),
+    ("https://\u{ad}/", Invisible("U+00AD SOFT HYPHEN")),
+    // What nobody sees, anywhere but at the ends.
+    ("https://example.com/a\u{200b}b", Invisible("U+200B ZERO WIDTH SPACE")),
+    ("https://exam\u{ad}ple.com/", Invisible("U+00AD SOFT HYPHEN")),
+    ("https://example.com\u{200e}/", Invisible("U+200E LEFT-TO-RIGHT MARK")),
+    ("https://example.com/?a=\u{202e}gpj.exe", Invisible("U+202E RIGHT-TO-LEFT OVERRIDE")),
+    ("https://example.com/#\u{2060}x", Invisible("U+2060 WORD JOINER")),
+    ("https://example.com/a\u{a0}b", Invisible("U+00A0 NO-BREAK SPACE")),
+    ("https://example.com/a\u{2028}b", Invisible("U+2028 LINE SEPARATOR")),
+    ("https://example.com/a\u{3000}b", Invisible("U+3000 IDEOGRAPHIC SPACE")),
+    ("h\u{200b}ttps://example.com/", Invisible("U+200B ZERO WIDTH SPACE")),
+    ("\u{200b} https://example.com/", Is(ControlOrSpace)),
     // Control characters and spaces, which the parser alone would drop.
     (" https://example.com/", Is(ControlOrSpace)),
     ("https://example.com/ ", Is(ControlOrSpace)),
@@ -65,9 +77,6 @@ const HOSTILE: &[(&str, Expected)] = &[
     ("https://example.com/\0", Is(ControlOrSpace)),
     ("https://example.com/\u{7f}", Is(ControlOrSpace)),
     ("https://example.com/\u{85}", Is(ControlOrSpace)),
-    ("https://example.com/\u{a0}", Is(ControlOrSpace)),
-    ("https://example.com/\u{2028}", Is(ControlOrSpace)),
-    ("https://example.com/\u{3000}", Is(ControlOrSpace)),
     // User information.
     ("https://user:secret@example.com/", Is(UserInfo)),
     ("https://user@example.com/", Is(UserInfo)),
@@ -152,7 +161,7 @@ const HOSTILE: &[(&str, Expected)] = &[
     ("http://[::ffff:a9fe:a9fe]/", H("link-local")),
     // A public one, and our own: spelt so, nobody would know it.
     ("https://[::ffff:8.8.8.8]/", H("inside")),
-    ("https://[::ffff:203.0.113.7]/", H("inside")),
+    ("https://[::ffff:203.0.113.7]/", H("documentation")),
     ("https://[64:ff9b::8.8.8.8]/", H("inside")),
     ("https://[2002:808:808::1]/", H("inside")),
     ("https://[2001:0:808:808::f7f7:f7f7]/", H("inside")),
@@ -176,6 +185,21 @@ const HOSTILE: &[(&str, Expected)] = &[
     ("http://a.localdomain/", H("local network")),
     ("http://kubernetes.default.svc/", H("local network")),
     ("http://kubernetes.default.svc.cluster.local/", H("local network")),
+    // Names of one cluster, and others that the public DNS cannot have.
+    ("https://kubernetes.default/", H("cluster")),
+    ("https://kubernetes.DEFAULT./", H("cluster")),
+    ("http://dashboard.kube-system/", H("cluster")),
+    ("http://api.team-a/", H("cluster")),
+    ("http://api.team1/", H("cluster")),
+    ("http://grafana.monitoring/", H("cluster")),
+    ("http://redis.service.consul/", H("cluster")),
+    ("http://web.nomad/", H("cluster")),
+    ("http://api.svc.cluster/", H("cluster")),
+    ("http://db.staging/", H("cluster")),
+    ("http://a.b/", H("cluster")),
+    ("http://exa{mple.com/", H("DNS")),
+    ("http://exa\"mple.com/", H("DNS")),
+    ("http://exa!mple.com/", H("DNS")),
     ("http://example..com/", H("DNS")),
     ("http://.example.com/", H("DNS")),
     ("http://example.com../", H("DNS")),
@@ -209,9 +233,37 @@ fn hostile_urls_are_refused_for_the_right_reason() {
             Is(error) => refused == *error,
             Malformed => matches!(refused, TargetUrlError::Malformed(_)),
             H(part) => matches!(refused, TargetUrlError::Host { reason } if reason.contains(part)),
+            Invisible(name) => matches!(refused, TargetUrlError::Invisible(found) if found.to_string() == *name),
         };
         assert!(right, "{raw:?} was refused with: {refused}");
     }
+}
+
+/// The first, the last and a middle address of every network that is not reachable from everywhere.
+#[test]
+fn no_target_lies_in_a_network_that_is_not_reachable_from_everywhere() {
+    let registry = include_str!("../../../../tests/corpora/special_purpose_addresses.txt");
+    let entries = registry.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
+    let mut seen = 0;
+    for (network, reachable) in entries.filter(|(_, reachable)| *reachable != "yes") {
+        let hosts = match network.parse::<ipnet::IpNet>().unwrap() {
+            ipnet::IpNet::V4(net) => {
+                let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+                [first, first + (last - first) / 2, last].map(|ip| std::net::Ipv4Addr::from(ip).to_string())
+            }
+            ipnet::IpNet::V6(net) => {
+                let (first, last) = (u128::from(net.network()), u128::from(net.broadcast()));
+                [first, first + (last - first) / 2, last].map(|ip| format!("[{}]", std::net::Ipv6Addr::from(ip)))
+            }
+        };
+        for host in hosts {
+            // The registry's longer entries within are looked at by themselves.
+            let refused = TargetUrl::parse(&format!("http://{host}/"), &OwnDomains::default());
+            assert!(matches!(refused, Err(TargetUrlError::Host { .. })), "{network} {reachable}: {host} {refused:?}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 3 * 38);
 }
 
 #[test]
@@ -243,6 +295,19 @@ fn harmless_urls_are_stored_normalised() {
         ("https://100.128.0.1/", "https://100.128.0.1/"),
         ("https://[2606:4700::1111]/", "https://[2606:4700::1111]/"),
         ("https://exa_mple.com/", "https://exa_mple.com/"),
+        ("\u{feff}https://example.com/\u{200b}\u{200e}", "https://example.com/"),
+        ("\u{2066}https://example.com/a\u{2069}\u{a0}", "https://example.com/a"),
+        ("https://example.com/\u{2028}", "https://example.com/"),
+        ("https://example.com/\u{3000}", "https://example.com/"),
+        ("https://example.com/\u{2764}\u{fe0f}", "https://example.com/%E2%9D%A4%EF%B8%8F"),
+        ("https://example.com/%E2%80%8B", "https://example.com/%E2%80%8B"),
+        ("https://example.com/a|b^c{d}[e]", "https://example.com/a%7Cb%5Ec%7Bd%7D%5Be%5D"),
+        ("https://example.com/?a[]={b}|\\`^#|\\{}", "https://example.com/?a%5B%5D=%7Bb%7D%7C%5C%60%5E#%7C%5C%7B%7D"),
+        ("https://example.com/100%?a=%zz", "https://example.com/100%25?a=%25zz"),
+        ("https://kubernetes.default.example.com/", "https://kubernetes.default.example.com/"),
+        ("https://default.com/", "https://default.com/"),
+        ("https://[2001:4860:4860::8888]/", "https://[2001:4860:4860::8888]/"),
+        ("https://192.31.196.1/", "https://192.31.196.1/"),
     ] {
         let target = TargetUrl::parse(raw, &own).unwrap_or_else(|error| panic!("{raw:?}: {error}"));
         assert_eq!(target.as_str(), normalised, "{raw:?}");
