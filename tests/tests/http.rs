@@ -4,6 +4,7 @@ mod http {
     mod accounts;
     mod analytics;
     mod changes;
+    mod connections;
     mod creates;
     mod domains;
     mod fuzz;
@@ -20,4 +21,5 @@ mod http {
     mod short_form;
     mod system;
     mod tokens;
+    mod unread;
 }

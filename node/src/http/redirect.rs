@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::App;
 use super::client_addr;
@@ -44,7 +44,9 @@ pub async fn redirect(State(app): State<Arc<App>>, Code(code): Code, request: Re
 /// Follows `code` on the domain that the request's host means; with `status` instead of the link's own, if given.
 pub async fn follow(app: &App, code: &str, request: &Parts, status: Option<RedirectStatus>) -> Response {
     let begun = app.clock.monotonic();
-    let domain = app.config.public_urls.by_host(host(&request.headers, &request.uri));
+    let Some(domain) = request.extensions.get::<Domain>() else {
+        return not_there(&request.headers, ApiError::NotFound(UNKNOWN));
+    };
     let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
     let (resolved, waited) = match app.resolve.known(domain, code) {
         Some(resolved) => (resolved, Waited::default()),
@@ -76,12 +78,6 @@ async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<
         app.metrics.redirected(waited.total(), waited);
     }
     Ok((resolved?, waited))
-}
-
-/// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
-pub fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
-    let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| uri.authority().map(http::uri::Authority::as_str))
 }
 
 fn hop(
