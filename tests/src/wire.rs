@@ -112,6 +112,8 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// What a client of HTTP/2 says first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// DATA.
 pub const DATA: u8 = 0;
 /// HEADERS.
@@ -203,7 +205,7 @@ fn length(block: &mut Vec<u8>, length: usize) {
 pub fn preface(window: u32) -> Vec<u8> {
     let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
     setting.extend(window.to_be_bytes());
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut bytes = PREFACE.to_vec();
     bytes.extend(Frame::new(SETTINGS, 0, 0, setting).bytes());
     bytes.extend(Frame::new(WINDOW_UPDATE, 0, 0, (WINDOW_MAX - WINDOW_BEGUN).to_be_bytes()).bytes());
     bytes

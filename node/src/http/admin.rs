@@ -85,3 +85,21 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_that_nobody_has_read_are_given_again_for_a_moment_and_others_are_of_now() {
+        let made_at = Duration::from_secs(10);
+        let last = LastMetrics { text: Bytes::from(vec![b'x'; 10]), made_at };
+        assert_eq!(last.shared(made_at), None, "they were read");
+        let unread = last.text.clone();
+        assert_eq!(last.shared(made_at), Some(unread.clone()));
+        assert_eq!(last.shared(made_at + METRICS_SHARED), None, "they are old");
+        drop(unread);
+        assert_eq!(last.shared(made_at), None);
+        assert_eq!(LastMetrics::default().shared(Duration::ZERO), None);
+    }
+}

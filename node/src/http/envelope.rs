@@ -87,7 +87,7 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
     if was_refused {
-        date(&mut response, app.clock.now());
+        complete_refusal(&mut response, app.clock.now());
     }
     app.metrics.answered(&method, route, response.status());
     trace::end(&span, response.status());
@@ -122,15 +122,16 @@ pub async fn admin_envelope(State(app): State<Arc<App>>, request: Request, next:
     };
     finish(&mut response, &request_id);
     if refusal.is_some() {
-        date(&mut response, app.clock.now());
+        complete_refusal(&mut response, app.clock.now());
         app.metrics.answered(&method, "none", response.status());
         log(&method, "none", response.status(), Duration::ZERO, &request_id);
     }
     response
 }
 
-/// Says when an answer was made, where the HTTP library does not.
-fn date(response: &mut Response, now: UnixMs) {
+/// Says when a refusal was made, where the HTTP library does not, and nothing of a path that was not looked at.
+fn complete_refusal(response: &mut Response, now: UnixMs) {
+    response.headers_mut().remove(header::ALLOW);
     let at = i64::try_from(now.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let text = at.map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
     let value = text.and_then(|text| HeaderValue::try_from(text).ok());

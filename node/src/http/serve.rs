@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -41,7 +41,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait to be accepted.
 const WAITING_MAX: u32 = 1_024;
 /// What a header of HTTP/2 counts beside its name and value (RFC 9113, section 6.5.2).
-const HEADER_OVERHEAD: usize = 32;
+const HTTP2_HEADER_OVERHEAD: usize = 32;
+/// The same of HTTP/1: a colon, a space and the end of a line.
+const HTTP1_HEADER_OVERHEAD: usize = 4;
 /// The HTTP library refuses a head of HTTP/2 by itself if it is so many times too large. The node says it better.
 const HEADER_BYTES_REFUSED: u32 = 2;
 
@@ -189,7 +191,8 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + use<> {
         request.extensions_mut().insert(Peer(peer.ip()));
         let is_http2 = request.version() >= Version::HTTP_2;
-        if is_http2 && is_too_large(request.headers(), &self.limits) {
+        let is_refused = is_too_large(&request, &self.limits);
+        if is_refused {
             request.extensions_mut().insert(Refusal::TooLarge);
         }
         let (request, rest) = unread::watch(request);
@@ -200,7 +203,7 @@ impl Connection {
             let mut answer = answer.await?;
             rest.discard().await;
             // HTTP/2 has a message of its own for it, which the shutdown sends.
-            if !is_http2 && says_goodbye.load(Ordering::Relaxed) {
+            if !is_http2 && (is_refused || says_goodbye.load(Ordering::Relaxed)) {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             drop(in_flight);
@@ -209,10 +212,13 @@ impl Connection {
     }
 }
 
-/// Whether a head of HTTP/2 is over the limits, which hold for the sum of all headers as its settings count them.
-fn is_too_large(headers: &HeaderMap, limits: &ConnectionLimits) -> bool {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
-    headers.len() > limits.headers_max || bytes > limits.header_bytes_max as usize
+/// Whether a head is over the limits. The HTTP library looks at the size of its own buffers, which are larger when much comes at once.
+fn is_too_large<B>(request: &Request<B>, limits: &ConnectionLimits) -> bool {
+    let headers = request.headers();
+    let overhead = if request.version() >= Version::HTTP_2 { HTTP2_HEADER_OVERHEAD } else { HTTP1_HEADER_OVERHEAD };
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + overhead).sum();
+    headers.len() > limits.headers_max || target + bytes > limits.header_bytes_max as usize
 }
 
 async fn accept(
@@ -241,6 +247,8 @@ fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
+        // A client that has sent all that it will send still waits for its answer.
+        .half_close(true)
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes_max as usize)
         .max_headers(limits.headers_max);

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use shortener_tests::node::Node;
 use shortener_tests::wire::{
-    CONTINUATION, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, RawAnswer, SETTINGS,
+    CONTINUATION, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, RawAnswer, SETTINGS,
     WINDOW_UPDATE, header_block, preface, read_answer, read_frame, read_to_end,
 };
 use tokio::io::AsyncWriteExt;
@@ -152,15 +152,15 @@ async fn cookies_of_17_kb_and_100_headers_are_read() -> Result<()> {
     let lines: String = (0..99).map(|line| format!("x-{line}: y\r\n")).collect();
     let get = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
     ensure!(answer_to(host, get.as_bytes()).await?.status == 302);
+    let too_many = "a".repeat(33 * 1_024);
     let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", path.as_str())];
-    let with = |headers: &[(&str, &str)]| [&pseudo[..], headers].concat();
     for (headers, status) in [
-        (with(&[("cookie", &cookies)]), 302),
-        (with(&[("cookie", &"a".repeat(33 * 1_024))]), 431),
-        (with(&vec![("x", "y"); 101]), 431),
-        (with(&vec![("x", "y"); 90]), 302),
+        (vec![("cookie", cookies.as_str())], 302),
+        (vec![("cookie", too_many.as_str())], 431),
+        (vec![("x", "y"); 101], 431),
+        (vec![("x", "y"); 90], 302),
     ] {
-        let (answer, body) = ask_http2(host, &headers).await?;
+        let (answer, body) = ask_http2(host, &[&pseudo[..], &headers].concat()).await?;
         ensure!(answer == status, "wanted {status}, got {answer}");
         ensure!(status == 302 || String::from_utf8_lossy(&body).contains("problem:head-too-large"));
     }
@@ -345,7 +345,7 @@ async fn frames_of_http_2_that_ask_for_nothing_are_cut_off() -> Result<()> {
             let stream = TcpStream::connect(address).await?;
             let (mut reader, mut writer) = stream.into_split();
             let reading = tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
-            let mut bytes = preface(1 << 20);
+            let mut bytes = [PREFACE, &Frame::new(SETTINGS, 0, 0, []).bytes()].concat();
             bytes.extend((0..ROUNDS).flat_map(|number| round(name, number)));
             // In parts, so that what is cut off in between is noticed.
             let written = async {
@@ -375,7 +375,8 @@ async fn a_client_of_http_2_that_works_is_not_cut_off() -> Result<()> {
         let id = number * 2 + 1;
         let update = |stream: u32| Frame::new(WINDOW_UPDATE, 0, stream, 100_u32.to_be_bytes()).bytes();
         let priority = Frame::new(PRIORITY, 0, id, [0, 0, 0, 0, 9]).bytes();
-        let round = [priority, Frame::get(id, host, "/robots.txt").bytes(), update(0), update(id), update(0)].concat();
+        let round =
+            [priority, Frame::get(id, host, "/robots.txt").bytes(), update(id), update(id), update(id)].concat();
         stream.write_all(&round).await?;
         loop {
             let frame = read_frame(&mut stream).await?.with_context(|| format!("cut off after {number} requests"))?;

@@ -15,11 +15,11 @@ use super::scene::eventually;
 /// Clients that do not read.
 const CONNECTIONS: usize = 64;
 /// What each of them sends at most.
-const REQUESTS: usize = 600;
+const REQUESTS: usize = 300;
 /// How much more memory the node may take meanwhile.
 const GROWTH_MAX_MIB: f64 = 64.0;
 /// Far above what a request takes on a busy machine.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// The window of a client of HTTP/2 that has room for any answer.
 const WINDOW_OPEN: u32 = (1 << 31) - 1;
 
