@@ -9,8 +9,12 @@ use shortener_tests::wire::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
 
 use super::scene::{Scene, create, path_of, unique};
+
+/// Far above what it takes on a busy machine to cut somebody off.
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
 /// `\r`, `\n`, `\t` and `\xNN` as bytes.
 fn unescaped(text: &str) -> Vec<u8> {
@@ -302,61 +306,55 @@ async fn a_strange_host_means_the_default_domain_where_the_setting_says_so() -> 
     Ok(())
 }
 
+const FLOODS: [&str; 8] =
+    ["ping", "settings", "window update", "priority", "unknown", "request and reset", "empty data", "continuation"];
+
+/// What a flood sends in its round of this number.
+fn round_of(flood: &str, number: usize, host: &str) -> Vec<u8> {
+    let stream = u32::try_from(number * 2 + 1).unwrap();
+    let pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", host), (":path", "/api/v1/urls")];
+    let frame = match flood {
+        "ping" => Frame::new(PING, 0, 0, [7; 8]),
+        "settings" => Frame::new(SETTINGS, 0, 0, []),
+        "window update" => Frame::new(WINDOW_UPDATE, 0, 0, 1_u32.to_be_bytes()),
+        "priority" => Frame::new(PRIORITY, 0, stream, [0, 0, 0, 0, 9]),
+        "unknown" => Frame::new(0xbb, 0, 0, [1, 2, 3]),
+        "request and reset" => {
+            let reset = Frame::new(RST_STREAM, 0, stream, 8_u32.to_be_bytes());
+            return [Frame::get(stream, host, "/robots.txt").bytes(), reset.bytes()].concat();
+        }
+        "empty data" if number == 0 => Frame::new(HEADERS, END_HEADERS, 1, header_block(&pseudo)),
+        "empty data" => Frame::new(DATA, 0, 1, []),
+        "continuation" if number == 0 => Frame::new(HEADERS, 0, 1, header_block(&pseudo)),
+        _ => Frame::new(CONTINUATION, 0, 1, []),
+    };
+    frame.bytes()
+}
+
 #[tokio::test]
 async fn frames_of_http_2_that_ask_for_nothing_are_cut_off() -> Result<()> {
-    /// Far more than what is put up with, and far less than what the kernel keeps for a reader that does not come.
+    /// Far more than what is put up with.
     const ROUNDS: usize = 20_000;
     let scene = Scene::open().await?;
     let host = scene.node.address();
     let admin = scene.node.admin_url().trim_start_matches("http://").to_owned();
-    let round = |name: &str, number: usize| -> Vec<u8> {
-        let stream = u32::try_from(number * 2 + 1).unwrap();
-        match name {
-            "ping" => Frame::new(PING, 0, 0, [7; 8]).bytes(),
-            "settings" => Frame::new(SETTINGS, 0, 0, []).bytes(),
-            "window update" => Frame::new(WINDOW_UPDATE, 0, 0, 1_u32.to_be_bytes()).bytes(),
-            "priority" => Frame::new(PRIORITY, 0, stream, [0, 0, 0, 0, 9]).bytes(),
-            "unknown" => Frame::new(0xbb, 0, 0, [1, 2, 3]).bytes(),
-            "request and reset" => {
-                let reset = Frame::new(RST_STREAM, 0, stream, 8_u32.to_be_bytes());
-                [Frame::get(stream, host, "/robots.txt").bytes(), reset.bytes()].concat()
-            }
-            "empty data" if number == 0 => {
-                let pseudo =
-                    [(":method", "POST"), (":scheme", "http"), (":authority", host), (":path", "/api/v1/urls")];
-                Frame::new(HEADERS, END_HEADERS, 1, header_block(&pseudo)).bytes()
-            }
-            "empty data" => Frame::new(DATA, 0, 1, []).bytes(),
-            "continuation" if number == 0 => Frame::new(HEADERS, 0, 1, header_block(&[(":method", "GET")])).bytes(),
-            _ => Frame::new(CONTINUATION, 0, 1, []).bytes(),
-        }
-    };
     for address in [host, &admin] {
-        for name in [
-            "ping",
-            "settings",
-            "window update",
-            "priority",
-            "unknown",
-            "request and reset",
-            "empty data",
-            "continuation",
-        ] {
+        for flood in FLOODS {
             let stream = TcpStream::connect(address).await?;
             let (mut reader, mut writer) = stream.into_split();
             let reading = tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
             let mut bytes = [PREFACE, &Frame::new(SETTINGS, 0, 0, []).bytes()].concat();
-            bytes.extend((0..ROUNDS).flat_map(|number| round(name, number)));
-            // In parts, so that what is cut off in between is noticed.
+            bytes.extend((0..ROUNDS).flat_map(|number| round_of(flood, number, host)));
+            // In parts, so that it is noticed when the rest is not taken.
             let written = async {
                 for part in bytes.chunks(1_024) {
                     writer.write_all(part).await?;
                 }
                 std::io::Result::Ok(())
             };
-            let written = tokio::time::timeout(std::time::Duration::from_secs(20), written).await;
-            let ended = tokio::time::timeout(std::time::Duration::from_secs(20), reading).await;
-            ensure!(ended.is_ok(), "{name} on {address}: the connection stays open: {written:?}");
+            let written = timeout(ENDED_WITHIN, written).await;
+            let ended = timeout(ENDED_WITHIN, reading).await;
+            ensure!(ended.is_ok(), "{flood} on {address}: the connection stays open: {written:?}");
         }
     }
     scene.anyone.get("/").await?.expect_status(200)?;

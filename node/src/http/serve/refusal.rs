@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use super::socket::Ended;
+use super::socket::{Asked, Ended};
 
 /// How long a client may take to read a refusal, and to end its side of a connection after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ impl Refusal {
     pub(super) fn of(error: &hyper::Error, ended: &Ended) -> Option<Self> {
         if error.is_parse_too_large() {
             Some(Self::TooLarge)
-        } else if error.is_parse_version_h2() || (error.is_parse() && ended.is_other_version) {
+        } else if error.is_parse_version_h2() || (error.is_parse() && ended.asked == Asked::OtherVersion) {
             Some(Self::Version)
         } else if error.is_parse() {
             Some(Self::Malformed)
@@ -57,9 +57,9 @@ impl Refusal {
 /// Ends a connection of HTTP/1: says why the last head was refused, if it was, and waits for the client to end its side. A connection
 /// that is closed upon bytes that nobody has read is reset, and the last answer may be lost with it (RFC 9112, section 9.6).
 pub(super) async fn end(ended: Ended, refusal: Option<Refusal>, router: Router, extensions: http::Extensions) {
-    let Ended { mut stream, is_whole, is_asked, .. } = ended;
+    let Ended { mut stream, is_whole, asked, .. } = ended;
     let ending = async {
-        let says = refusal.filter(|refusal| is_whole && (is_asked || *refusal != Refusal::TooSlow));
+        let says = refusal.filter(|refusal| is_whole && (asked != Asked::Nothing || *refusal != Refusal::TooSlow));
         if let Some(refusal) = says {
             stream.write_all(&answer(refusal, router, extensions).await).await?;
         }

@@ -27,9 +27,8 @@ pub(super) struct Socket {
     protocol: Protocol,
     /// Whether the kernel took all of the last write. Otherwise the client waits for the rest of something.
     is_whole: bool,
-    /// Whether a part of a request has come since the last answer.
-    is_asked: bool,
-    line: RequestLine,
+    /// The request of which a part has come since the last answer.
+    request: Option<RequestLine>,
     refuses: bool,
     is_flooded: bool,
 }
@@ -38,16 +37,23 @@ pub(super) struct Socket {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) stream: TcpStream,
-    /// Which HTTP was spoken.
     pub(super) is_http2: bool,
     /// Whether a message of ours may follow: nothing before it was cut short.
     pub(super) is_whole: bool,
-    /// Whether a part of a request is unanswered.
-    pub(super) is_asked: bool,
-    /// Whether that request is of another version of HTTP.
-    pub(super) is_other_version: bool,
+    /// What is unanswered.
+    pub(super) asked: Asked,
     /// Whether the client sent frames that ask for nothing, without end.
     pub(super) is_flooded: bool,
+}
+
+/// What a client has asked since the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Nothing,
+    /// A part of a request has come.
+    Request,
+    /// And it is of another version of HTTP.
+    OtherVersion,
 }
 
 /// Which HTTP is spoken, as far as it is known.
@@ -67,8 +73,7 @@ impl Socket {
             traffic,
             protocol: Protocol::Unknown(0),
             is_whole: true,
-            is_asked: false,
-            line: RequestLine::default(),
+            request: None,
             refuses: false,
             is_flooded: false,
         };
@@ -80,11 +85,10 @@ impl Socket {
     }
 
     fn see(&mut self, bytes: &[u8]) -> Result<(), Flood> {
-        if !self.is_asked {
-            self.line = RequestLine::default();
+        // Empty lines ask for nothing.
+        if self.request.is_some() || bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.request.get_or_insert_default().see(bytes);
         }
-        self.line.see(bytes);
-        self.is_asked |= bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
         if let Protocol::Unknown(seen) = self.protocol {
             let left = PREFACE.get(seen..).unwrap_or_default();
             let compared = left.len().min(bytes.len());
@@ -109,8 +113,11 @@ impl Drop for Socket {
                 stream,
                 is_http2: matches!(self.protocol, Protocol::Http2(_)),
                 is_whole: self.is_whole,
-                is_asked: self.is_asked,
-                is_other_version: self.line.names_other_version(),
+                asked: match &self.request {
+                    None => Asked::Nothing,
+                    Some(line) if line.names_other_version() => Asked::OtherVersion,
+                    Some(_) => Asked::Request,
+                },
                 is_flooded: self.is_flooded,
             });
         }
@@ -166,7 +173,7 @@ impl AsyncWrite for Socket {
         let written = written?;
         self.traffic.wrote(written);
         self.is_whole = written == total;
-        self.is_asked = false;
+        self.request = None;
         Poll::Ready(Ok(written))
     }
 
