@@ -24,7 +24,7 @@ use crate::lease::LeaseSettings;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::links::takedowns::{Order, meant};
-use crate::public_url::{BaseUrl, PublicUrls};
+use crate::public_url::{BaseUrl, PublicUrls, UnknownHosts};
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
 pub use parse::Secret;
@@ -50,6 +50,10 @@ pub struct Settings {
     /// Further host names, comma-separated, each with codes of its own.
     #[arg(long, env, value_delimiter = ',')]
     domains: Vec<String>,
+    /// What a valid host gets that is not ours: the default domain, or 404 for every path but that of health. Default: `default` while
+    /// there are no DOMAINS, else `404`.
+    #[arg(long, env)]
+    unknown_hosts: Option<UnknownHosts>,
     /// Where links are kept: `embedded:DIRECTORY` of this machine, or `tikv://host:port,host:port/keyspace`, the addresses of
     /// placement drivers.
     #[arg(long, env, global = true, default_value = "embedded:./data", value_parser = parse::database)]
@@ -461,6 +465,10 @@ impl Settings {
         let redis = parse::redis(self.redis_url, self.redis_url_file, certificates, login)?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
+        let public_urls = match self.unknown_hosts {
+            Some(unknown_hosts) => public_urls.with_unknown_hosts(unknown_hosts),
+            None => public_urls,
+        };
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
@@ -621,6 +629,7 @@ mod tests {
             (&["--base-url", "https://sho.rt/path?x=1"], "--base-url"),
             (&["--domains", "not a host"], "DOMAINS"),
             (&["--domains", "localhost:8000"], "DOMAINS"),
+            (&["--unknown-hosts", "403"], "--unknown-hosts"),
             (&["--database-url", "postgres://x"], "--database-url"),
             (&["--database-url", "tikv://pd-0"], "--database-url"),
             (&["--database-url", "tikv://pd-0:2379"], "SECRET_KEY"),

@@ -1,6 +1,6 @@
 //! THE route table and the order of layers.
 //!
-//! A request passes, from outside in: [`envelope`] (request ID, problems, security headers, metrics, log, in-flight limit),
+//! A request passes, from outside in: [`envelope`] (request ID, host, problems, security headers, metrics, log, in-flight limit),
 //! panics turned into 500, the body limit, and, for the API, [`guard`] (client address, token, rate limit). Handlers
 //! are thin: they turn a request into a call of one use-case and its result into an answer.
 
@@ -15,6 +15,7 @@ pub mod error;
 mod extract;
 pub mod guard;
 mod health;
+mod host;
 mod meter;
 pub mod metrics;
 mod pages;
@@ -56,6 +57,7 @@ use crate::minter::Minter;
 use drawing::Drawing;
 use error::ApiError;
 use metrics::HttpMetrics;
+use serve::Backlog;
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -100,6 +102,8 @@ pub struct App {
     pub api_places: Semaphore,
     /// What `/metrics` shows of HTTP.
     pub metrics: HttpMetrics,
+    /// Answers that clients have yet to read.
+    pub backlog: Arc<Backlog>,
 }
 
 /// The public listener's routes.

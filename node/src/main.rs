@@ -93,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
         asked.cancel();
     });
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config)?;
     run(config, listeners, Clock::system(), shutdown).await?;
     Ok(())
 }

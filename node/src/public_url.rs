@@ -1,11 +1,12 @@
 //! Which hosts are ours and what short URLs begin with.
 //!
 //! The default domain is `""`, the host of `BASE_URL`; each further host of `DOMAINS` has codes of its own. A request
-//! belongs to the domain that its `Host` header names, and to the default one when it names none of ours.
+//! belongs to the domain that its host names. `UNKNOWN_HOSTS` says what a host means that is not ours: the default domain, or none.
 
 use std::fmt;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use url::{Host, Url};
 
 /// `http(s)://host[:port]`, without a path.
@@ -84,10 +85,21 @@ impl Domain {
     }
 }
 
+/// What a valid host means that is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnknownHosts {
+    /// The default domain.
+    Default,
+    /// Nothing.
+    #[value(name = "404")]
+    NotFound,
+}
+
 /// All hosts of ours.
 #[derive(Clone, Debug)]
 pub struct PublicUrls {
     base: BaseUrl,
+    unknown_hosts: UnknownHosts,
     /// The domains by index; the first is the default one.
     domains: Arc<[Domain]>,
 }
@@ -106,7 +118,15 @@ impl PublicUrls {
             let index = u16::try_from(domains.len()).map_err(|_| "too many domains".to_owned())?;
             domains.push(Domain { name: Arc::from(authority), index });
         }
-        Ok(Self { base, domains: domains.into() })
+        // With one domain, every name that leads here means it. With several, a name that is not known may be a mistake.
+        let unknown_hosts = if domains.len() == 1 { UnknownHosts::Default } else { UnknownHosts::NotFound };
+        Ok(Self { base, unknown_hosts, domains: domains.into() })
+    }
+
+    /// The same hosts, where a host that is not one of them means what `unknown_hosts` says.
+    #[must_use]
+    pub fn with_unknown_hosts(self, unknown_hosts: UnknownHosts) -> Self {
+        Self { unknown_hosts, ..self }
     }
 
     /// What short URLs of the default domain begin with.
@@ -122,15 +142,21 @@ impl PublicUrls {
         }
     }
 
-    /// The domain a `Host` header means: one of ours, or the default.
-    pub fn by_host(&self, host: Option<&str>) -> &Domain {
-        let further = &self.domains[1..];
-        let named = |host: &str| further.iter().find(|domain| domain.as_str().eq_ignore_ascii_case(host));
-        let found = host.filter(|_| !further.is_empty()).and_then(|host| {
-            // Seldom is it not spelt as in the settings: with the port that goes without saying, or the dot of DNS's root.
-            named(host).or_else(|| named(&self.usual_spelling(host)?))
-        });
-        found.unwrap_or(&self.domains[0])
+    /// The domain that a request's host means; `None` for one that is not ours where `UNKNOWN_HOSTS` is `404`. A request of HTTP/1.0
+    /// may name no host, which counts as one that is not ours.
+    pub fn by_host(&self, host: Option<&str>) -> Option<&Domain> {
+        let default = self.domains.first();
+        let if_unknown = match self.unknown_hosts {
+            UnknownHosts::Default => default,
+            UnknownHosts::NotFound => None,
+        };
+        if if_unknown.is_some() && self.domains.len() == 1 {
+            return default;
+        }
+        let named = |host: &str| self.by_name(host).filter(|_| !host.is_empty());
+        // Seldom is it not spelt as in the settings: with the port that goes without saying, or the dot of DNS's root.
+        let found = host.and_then(|host| named(host).or_else(|| named(&self.usual_spelling(host)?)));
+        found.or(if_unknown)
     }
 
     fn usual_spelling(&self, host: &str) -> Option<String> {
@@ -187,38 +213,54 @@ mod tests {
     }
 
     #[test]
-    fn a_host_header_chooses_the_domain_and_strangers_get_the_default() {
-        let urls = urls();
+    fn a_host_chooses_the_domain_and_the_setting_says_what_a_strange_one_means() {
+        let with = |unknown_hosts| urls().with_unknown_hosts(unknown_hosts);
+        let (open, strict) = (with(UnknownHosts::Default), with(UnknownHosts::NotFound));
         for (host, domain) in [
-            (Some("GO.example.com"), "go.example.com"),
-            (Some("x.test:8080"), "x.test:8080"),
-            (Some("x.test"), ""),
-            (Some("go.example.com:443"), "go.example.com"),
-            (Some("go.example.com."), "go.example.com"),
-            (Some("Go.Example.com.:443"), "go.example.com"),
-            (Some("go.example.com:80"), ""),
-            (Some("x.test.:8080"), "x.test:8080"),
-            (Some("[::1]:8000"), ""),
-            (Some("/"), ""),
-            (Some("sho.rt"), ""),
-            (Some("10.0.0.1:8000"), ""),
-            (None, ""),
+            (Some("GO.example.com"), Some("go.example.com")),
+            (Some("x.test:8080"), Some("x.test:8080")),
+            (Some("x.test"), None),
+            (Some("go.example.com:443"), Some("go.example.com")),
+            (Some("go.example.com."), Some("go.example.com")),
+            (Some("Go.Example.com.:443"), Some("go.example.com")),
+            (Some("go.example.com:80"), None),
+            (Some("x.test.:8080"), Some("x.test:8080")),
+            (Some("[::1]:8000"), None),
+            (Some("sho.rt"), Some("")),
+            (Some("Sho.rt."), Some("")),
+            (Some("sho.rt:443"), Some("")),
+            (Some("sho.rt:80"), None),
+            (Some("x.sho.rt"), None),
+            (Some("10.0.0.1:8000"), None),
+            (None, None),
         ] {
-            assert_eq!(urls.by_host(host).as_str(), domain, "{host:?}");
+            assert_eq!(strict.by_host(host).map(Domain::as_str), domain, "{host:?}");
+            assert_eq!(open.by_host(host).map(Domain::as_str), Some(domain.unwrap_or("")), "{host:?}");
         }
+    }
+
+    #[test]
+    fn a_strange_host_means_the_default_domain_only_where_it_is_the_only_one_or_the_setting_says_so() {
+        let alone = PublicUrls::new(BaseUrl::parse("https://sho.rt").unwrap(), &[]).unwrap();
+        assert_eq!(alone.by_host(Some("10.0.0.1")).map(Domain::as_str), Some(""));
+        assert_eq!(alone.by_host(None).map(Domain::as_str), Some(""));
+        assert_eq!(urls().by_host(Some("10.0.0.1")), None);
+        let strict = alone.with_unknown_hosts(UnknownHosts::NotFound);
+        assert_eq!(strict.by_host(Some("10.0.0.1")), None);
+        assert_eq!(strict.by_host(Some("SHO.rt:443")).map(Domain::as_str), Some(""));
     }
 
     #[test]
     fn a_domain_has_a_host_and_a_port_if_its_urls_do() {
         let check = |host: &str, expected| {
             let urls = urls();
-            assert_eq!(urls.host_and_port(urls.by_host(Some(host))), expected, "{host}");
+            assert_eq!(urls.host_and_port(urls.by_host(Some(host)).unwrap()), expected, "{host}");
         };
         check("sho.rt", ("sho.rt", None));
         check("x.test:8080", ("x.test", Some(8080)));
         let six = PublicUrls::new(BaseUrl::parse("http://[::1]").unwrap(), &["[::2]:8000".to_owned()]).unwrap();
-        assert_eq!(six.host_and_port(six.by_host(None)), ("[::1]", None));
-        assert_eq!(six.host_and_port(six.by_host(Some("[::2]:8000"))), ("[::2]", Some(8000)));
+        assert_eq!(six.host_and_port(six.by_host(Some("[::1]")).unwrap()), ("[::1]", None));
+        assert_eq!(six.host_and_port(six.by_host(Some("[::2]:8000")).unwrap()), ("[::2]", Some(8000)));
     }
 
     #[test]

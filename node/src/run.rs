@@ -39,7 +39,7 @@ use crate::http::admin::{self, Admin};
 use crate::http::drawing::Drawing;
 use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
-use crate::http::serve::serve;
+use crate::http::serve::{Backlog, ConnectionLimits, listen, serve};
 use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
@@ -57,7 +57,6 @@ use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
-use files::ADMIN_CONNECTIONS_MAX;
 use shared::{Shared, keep_hot, share};
 
 /// How long connections are told to close before they are closed. Who uses one at least so often loses no request.
@@ -143,16 +142,16 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds the addresses of the configuration.
-    pub async fn bind(config: &Config) -> Result<Self, RunError> {
+    pub fn bind(config: &Config) -> Result<Self, RunError> {
         Ok(Self {
-            public: bind("LISTEN_ADDR", config.listen_addr).await?,
-            admin: bind("ADMIN_ADDR", config.admin_addr).await?,
+            public: bind("LISTEN_ADDR", config.listen_addr, &ConnectionLimits::PUBLIC)?,
+            admin: bind("ADMIN_ADDR", config.admin_addr, &ConnectionLimits::ADMIN)?,
         })
     }
 }
 
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { setting, address, source })
+fn bind(setting: &'static str, address: SocketAddr, limits: &ConnectionLimits) -> Result<TcpListener, RunError> {
+    listen(address, limits).map_err(|source| RunError::Listen { setting, address, source })
 }
 
 /// Runs a node until `shutdown`, or until its store fails.
@@ -174,15 +173,19 @@ pub async fn run(
     }
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
-    let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
-    let admin =
-        serve(listeners.admin, ADMIN_CONNECTIONS_MAX, admin::router(admin), admin_stops.clone(), Duration::ZERO, FLUSH);
+    let last_metrics = Arc::default();
+    let admin = Admin { registry, ready: ready.clone(), app: app.clone(), last_metrics };
+    let (limits, router) = (ConnectionLimits::ADMIN, admin::router(admin));
+    let backlog = app.backlog.clone();
+    let admin = serve(listeners.admin, limits, backlog, router, admin_stops.clone(), Duration::ZERO, FLUSH);
     let admin = tokio::spawn(admin);
     tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
 
     let failure = {
+        let limits = ConnectionLimits { connections_max: files::connections_max(), ..ConnectionLimits::PUBLIC };
         let router = http::router(app.clone());
-        let public = serve(listeners.public, files::connections_max(), router, shutdown.clone(), FAREWELL, DRAIN);
+        let backlog = app.backlog.clone();
+        let public = serve(listeners.public, limits, backlog, router, shutdown.clone(), FAREWELL, DRAIN);
         let not_ready = async {
             shutdown.cancelled().await;
             ready.store(false, Ordering::SeqCst);
@@ -258,6 +261,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
     let back_ends = BackEndMetrics::register(registry)?;
     let kv = open(&config.database, &clock, &back_ends, &mut background)?;
     let metrics = HttpMetrics::register(registry)?;
+    let backlog = Arc::new(Backlog::register(registry)?);
     register_process(registry)?;
     let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
     let authority = match &config.lease {
@@ -318,6 +322,7 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         minter,
         api_places: Semaphore::new(API_IN_FLIGHT_MAX),
         metrics,
+        backlog,
         kv,
         clock,
         config,

@@ -7,3 +7,4 @@ pub mod machine;
 pub mod memory;
 pub mod operator;
 pub mod redirect;
+pub mod unread;

@@ -28,4 +28,5 @@ pub mod tasks;
 pub mod tcp_proxy;
 pub mod tikv;
 pub mod tikv_engine;
+pub mod wire;
 pub mod witness;

@@ -4,6 +4,7 @@ mod http {
     mod accounts;
     mod analytics;
     mod changes;
+    mod connections;
     mod creates;
     mod domains;
     mod fuzz;
@@ -22,4 +23,5 @@ mod http {
     mod system;
     mod takedowns;
     mod tokens;
+    mod unread;
 }

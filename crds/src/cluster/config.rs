@@ -15,6 +15,11 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub redirect_status: Option<i32>,
+    /// What a valid host gets that is neither that of `baseUrl` nor one of `domains`: the default domain, or 404. Default: `default`
+    /// while there are no `domains`, else `"404"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["default", "404"]))]
+    pub unknown_hosts: Option<String>,
     /// How long a CDN or gateway may keep a temporary redirect, in seconds. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]

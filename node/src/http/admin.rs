@@ -1,16 +1,22 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`. Not for the public.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use http::{StatusCode, header};
 use prometheus::{Registry, TextEncoder};
 
-use super::App;
+use super::{App, envelope};
+
+/// How long an answer to `/metrics` may be given again.
+const METRICS_SHARED: Duration = Duration::from_secs(1);
 
 /// What the admin listener tells of.
 #[derive(Clone)]
@@ -22,6 +28,24 @@ pub struct Admin {
     pub ready: Arc<AtomicBool>,
     /// The public listener's state, whose gauges are brought up to date.
     pub app: Arc<App>,
+    /// The last answer to `/metrics`.
+    pub last_metrics: Arc<Mutex<LastMetrics>>,
+}
+
+/// The last answer to `/metrics`, and when it was made.
+#[derive(Debug, Default)]
+pub struct LastMetrics {
+    text: Bytes,
+    made_at: Duration,
+}
+
+impl LastMetrics {
+    /// The last answer, if it is young and somebody has yet to read it. Who asks often and reads nothing gets the same bytes, so that
+    /// they take no more memory. For all others the metrics are of now.
+    fn shared(&self, now: Duration) -> Option<Bytes> {
+        let is_unread = !self.text.is_empty() && !self.text.is_unique();
+        (is_unread && now.saturating_sub(self.made_at) < METRICS_SHARED).then(|| self.text.clone())
+    }
 }
 
 /// The admin listener's routes.
@@ -30,6 +54,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .layer(from_fn_with_state(admin.app.clone(), envelope::admin_envelope))
         .with_state(admin)
 }
 
@@ -41,13 +66,40 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    let now = admin.app.clock.monotonic();
+    let mut last = admin.last_metrics.lock().unwrap_or_else(PoisonError::into_inner);
+    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    if let Some(text) = last.shared(now) {
+        return (kind, text).into_response();
+    }
     admin.app.metrics.refresh();
     admin.app.minter.refresh_metrics();
     match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(text) => {
+            *last = LastMetrics { text: text.into(), made_at: now };
+            (kind, last.text.clone()).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "cannot encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_that_nobody_has_read_are_given_again_for_a_moment_and_others_are_of_now() {
+        let made_at = Duration::from_secs(10);
+        let last = LastMetrics { text: Bytes::from(vec![b'x'; 10]), made_at };
+        assert_eq!(last.shared(made_at), None, "they were read");
+        let unread = last.text.clone();
+        assert_eq!(last.shared(made_at), Some(unread.clone()));
+        assert_eq!(last.shared(made_at + METRICS_SHARED), None, "they are old");
+        drop(unread);
+        assert_eq!(last.shared(made_at), None);
+        assert_eq!(LastMetrics::default().shared(Duration::ZERO), None);
     }
 }

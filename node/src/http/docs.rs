@@ -1,7 +1,8 @@
 //! `/openapi.json`, generated from the handlers, and `/docs`, Swagger UI on it, without any outside asset.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::Path;
@@ -98,9 +99,37 @@ pub async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
 }
 
 fn swagger_file(name: &str) -> Result<Response, ApiError> {
+    let file = kept_file(name).ok_or(ApiError::NotFound("There is no such file."))?;
+    let headers = [
+        (header::CONTENT_TYPE, file.content_type.as_str()),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+    ];
+    Ok((headers, file.bytes).into_response())
+}
+
+/// A file of Swagger UI as it is sent. All answers share its bytes: a copy for each would be megabytes for each client that does not read.
+#[derive(Clone)]
+struct File {
+    content_type: String,
+    bytes: Bytes,
+}
+
+/// The file of this name. Only those that exist are kept, and they are few.
+fn kept_file(name: &str) -> Option<File> {
+    static FILES: Mutex<BTreeMap<String, File>> = Mutex::new(BTreeMap::new());
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(file) = files.get(name) {
+        return Some(file.clone());
+    }
+    let file = found_file(name)?;
+    files.insert(name.to_owned(), file.clone());
+    Some(file)
+}
+
+fn found_file(name: &str) -> Option<File> {
     let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
-    let found = utoipa_swagger_ui::serve(name, config).ok().flatten();
-    let file = found.ok_or(ApiError::NotFound("There is no such file."))?;
+    let file = utoipa_swagger_ui::serve(name, config).ok().flatten()?;
     let bytes = match name {
         // The page is at /docs without a slash at its end, so its relative links would miss.
         "index.html" => Bytes::from(
@@ -108,16 +137,10 @@ fn swagger_file(name: &str) -> Result<Response, ApiError> {
                 .replace("\"./", "\"/docs/")
                 .replace("\"index.css", "\"/docs/index.css"),
         ),
-        // Embedded in the binary: a copy for each request would be megabytes for whoever reads slowly.
         _ => match file.bytes {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             Cow::Owned(bytes) => bytes.into(),
         },
     };
-    let headers = [
-        (header::CONTENT_TYPE, file.content_type.as_str()),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::CACHE_CONTROL, "public, max-age=300"),
-    ];
-    Ok((headers, bytes).into_response())
+    Some(File { content_type: file.content_type, bytes })
 }

@@ -1,4 +1,5 @@
-//! What every answer goes through on its way out: request ID, problem body, metrics, trace, log line, in-flight limit.
+//! What every request goes through on its way in, and its answer on its way out: host, request ID, problem body, metrics, trace, log
+//! line, in-flight limit.
 //!
 //! Nothing is logged at `info` for a redirect, and never a URL's query, a token, a password or a whole address for anything.
 
@@ -16,9 +17,11 @@ use shortener_crds::causes::Causes;
 use tracing::Instrument;
 
 use super::error::{ApiError, Problem};
-use super::{App, IN_FLIGHT_MAX, trace};
-use crate::ambient;
+use super::serve::Refusal;
+use super::{App, IN_FLIGHT_MAX, host, trace};
+use crate::ambient::{self, UnixMs};
 use crate::invalid::FieldError;
+use crate::public_url::Domain;
 
 /// `X-Request-ID`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,6 +32,8 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 /// Of an answer that is not for looking at: nothing is loaded, sent or framed. What is not said of bases and forms is allowed.
 const POLICY: &str =
     "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The one path that is answered whatever host is named.
+const HEALTH_PATH: &str = "/api/v1/health";
 /// The longest request ID that is taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// When to come back after being turned away at the door.
@@ -56,16 +61,24 @@ pub struct ProblemBody<'a> {
 }
 
 /// The layer around all routes of the public listener.
-pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    let was_refused = request.extensions().get::<Refusal>().is_some();
+    let route = request.extensions().get::<MatchedPath>().filter(|_| !was_refused).cloned();
     let begun = app.clock.monotonic();
-    let span = trace::begin(&app, &request);
     let in_flight = app.metrics.enter();
-    let mut response = match in_flight.count() > IN_FLIGHT_MAX {
-        true => ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response(),
-        false => next.run(request).instrument(span.clone()).await,
+    let admitted = match in_flight.count() > IN_FLIGHT_MAX {
+        true => Err(ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None)),
+        false => admit(&app, &request),
+    };
+    let (span, mut response) = match admitted {
+        Ok(domain) => {
+            let span = trace::begin(&app, &request, &domain);
+            request.extensions_mut().insert(domain);
+            (span.clone(), next.run(request).instrument(span).await)
+        }
+        Err(error) => (tracing::Span::none(), error.into_response()),
     };
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let took = app.clock.monotonic().saturating_sub(begun);
@@ -73,11 +86,56 @@ pub async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next)
     if app.config.public_urls.base().is_https() {
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
+    if was_refused {
+        complete_refusal(&mut response, app.clock.now());
+    }
     app.metrics.answered(&method, route, response.status());
     trace::end(&span, response.status());
     log(&method, route, response.status(), took, &request_id);
     drop(in_flight);
     response
+}
+
+/// The domain that a request is for, unless it is refused before anybody looks at its path.
+fn admit(app: &App, request: &Request) -> Result<Domain, ApiError> {
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        return Err((*refusal).into());
+    }
+    let urls = &app.config.public_urls;
+    let named = host::named(request.version(), request.uri(), request.headers())?;
+    match urls.by_host(named.map(|authority| authority.as_str())) {
+        Some(domain) => Ok(domain.clone()),
+        // Load balancers and probes ask by address.
+        None if request.uri().path() == HEALTH_PATH => Ok(Domain::default_domain()),
+        None => Err(ApiError::NotFound("This host is not served here.")),
+    }
+}
+
+/// The layer around the admin listener's routes: each answer has an ID, and a request that cannot be read is answered as on the public
+/// listener.
+pub async fn admin_envelope(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers());
+    let (method, refusal) = (request.method().clone(), request.extensions().get::<Refusal>().copied());
+    let mut response = match refusal {
+        Some(refusal) => ApiError::from(refusal).into_response(),
+        None => next.run(request).await,
+    };
+    finish(&mut response, &request_id);
+    if refusal.is_some() {
+        complete_refusal(&mut response, app.clock.now());
+        app.metrics.answered(&method, "none", response.status());
+        log(&method, "none", response.status(), Duration::ZERO, &request_id);
+    }
+    response
+}
+
+/// Says when a refusal was made, where the HTTP library does not, and nothing of a path that was not looked at.
+fn complete_refusal(response: &mut Response, now: UnixMs) {
+    response.headers_mut().remove(header::ALLOW);
+    let at = i64::try_from(now.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let text = at.map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    let value = text.and_then(|text| HeaderValue::try_from(text).ok());
+    response.headers_mut().extend(value.map(|value| (header::DATE, value)));
 }
 
 /// The caller's ID if it is one, else a new one.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use super::host::HostError;
+use super::serve::{ConnectionLimits, Refusal};
 use crate::accounts::AccountError;
 use crate::accounts::password_pool::PasswordPoolError;
 use crate::invalid::{FieldError, Invalid};
@@ -43,9 +45,13 @@ pub enum ApiError {
     Expired,
     /// The link, or the host that it leads to, is blocked.
     Blocked,
+    /// The request's head is over the limits.
+    HeadTooLarge,
+    /// The request's version of HTTP is not spoken.
+    Version,
     /// The path is there, the method is not.
     MethodNotAllowed,
-    /// The body did not arrive in time.
+    /// The request did not arrive in time.
     TooSlow,
     /// Somebody has the alias.
     AliasTaken,
@@ -133,12 +139,29 @@ impl ApiError {
                 let detail = "This link has been blocked by whoever runs this service.".to_owned();
                 (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "blocked", "Blocked", detail)
             }
+            Self::HeadTooLarge => {
+                let detail = format!(
+                    "A request's head may have {} bytes and {} headers.",
+                    ConnectionLimits::PUBLIC.header_bytes_max,
+                    ConnectionLimits::PUBLIC.headers_max
+                );
+                (
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "head-too-large",
+                    "The request's head is too large",
+                    detail,
+                )
+            }
+            Self::Version => {
+                let detail = "HTTP/1.1 and HTTP/2 are spoken here.".to_owned();
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version", "The version of HTTP is not spoken", detail)
+            }
             Self::MethodNotAllowed => {
                 let detail = "This path knows other methods; Allow lists them.".to_owned();
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
             }
             Self::TooSlow => {
-                let detail = "The body did not arrive in time; send it again.".to_owned();
+                let detail = "The request did not arrive in time; send it again.".to_owned();
                 (StatusCode::REQUEST_TIMEOUT, "too-slow", "Too slow", detail)
             }
             Self::AliasTaken => {
@@ -199,6 +222,23 @@ impl ApiError {
 
     fn no_store(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable("The store cannot be reached.", RETRY_SOON, Some(Arc::new(cause)))
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLarge => Self::HeadTooLarge,
+            Refusal::Malformed => Self::Malformed("The request's head cannot be read.".to_owned()),
+            Refusal::Version => Self::Version,
+            Refusal::TooSlow => Self::TooSlow,
+        }
+    }
+}
+
+impl From<HostError> for ApiError {
+    fn from(error: HostError) -> Self {
+        Self::Malformed(error.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 
 use super::client_addr;
 use super::envelope::RETRY_WHEN_FULL;
@@ -33,6 +34,8 @@ const PASSWORD_DEADLINE: Duration = Duration::from_secs(8);
 const ALL_LOGINS: &str = "login.all";
 /// How many times more right logins than wrong ones an address may try.
 const ALL_LOGINS_FACTOR: u32 = 8;
+/// Answers up to this size, in bytes, are given even while clients leave many unread.
+const ANSWER_BYTES_SMALL: u64 = 16 * 1024;
 
 /// API requests in flight at once. The rest of the node's places are for redirects, whatever the API is made to wait for.
 pub const API_IN_FLIGHT_MAX: usize = super::IN_FLIGHT_MAX / 4;
@@ -108,7 +111,11 @@ async fn answer(app: &App, request: Request, next: Next, deadline: Duration) -> 
         Err(_) => return ApiError::TooSlow.into_response(),
     };
     let answered = tokio::time::timeout(deadline, next.run(request)).await;
-    answered.unwrap_or_else(|_| ApiError::too_late().into_response())
+    let response = answered.unwrap_or_else(|_| ApiError::too_late().into_response());
+    match app.backlog.is_full() && response.body().size_hint().lower() > ANSWER_BYTES_SMALL {
+        true => ApiError::Unavailable("This node is full.", RETRY_WHEN_FULL, None).into_response(),
+        false => response,
+    }
 }
 
 /// The request with its body whole: from here on nothing waits for the client.

@@ -47,7 +47,9 @@ pub async fn redirect(State(app): State<Arc<App>>, request: Request) -> Response
 pub async fn follow(app: &App, request: &Parts, status: Option<RedirectStatus>) -> Response {
     let begun = app.clock.monotonic();
     let Some(code) = code_of(&request.uri) else { return not_there(request, None, ApiError::NotFound(UNKNOWN)) };
-    let domain = app.config.public_urls.by_host(host(&request.headers, &request.uri));
+    let Some(domain) = request.extensions.get::<Domain>() else {
+        return not_there(request, None, ApiError::NotFound(UNKNOWN));
+    };
     let address = client_addr::of(&request.extensions, &request.headers, &app.config.trusted_proxies);
     let (resolved, waited) = match app.resolve.known(domain, &code) {
         Some(resolved) => (resolved, Waited::default()),
@@ -79,12 +81,6 @@ async fn ask(app: &App, domain: &Domain, code: &str, address: IpAddr) -> Result<
         app.metrics.redirected(waited.total(), waited);
     }
     Ok((resolved?, waited))
-}
-
-/// The host a request names: HTTP/1 says it in a header, HTTP/2 in the URI.
-pub fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
-    let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| uri.authority().map(http::uri::Authority::as_str))
 }
 
 fn hop(

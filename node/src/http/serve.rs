@@ -1,58 +1,84 @@
 //! Connections: accept, speak HTTP/1 or HTTP/2, finish what is in flight when told to stop.
 //!
-//! Everything a stranger can hold open has a limit: connections, the time to send a header, headers, streams.
+//! Everything that a stranger can hold open has a limit: connections, the time to send a head, its size, streams, answers that are not
+//! read, frames that ask for nothing. A head that the HTTP library cannot read is answered by [`refusal`].
 
+mod frames;
+mod limits;
+mod refusal;
+mod socket;
+mod traffic;
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use http::{HeaderValue, Version, header};
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::client_addr::Peer;
 use super::unread;
+pub use limits::ConnectionLimits;
+pub use refusal::Refusal;
+use socket::Socket;
+pub use traffic::{Backlog, UNSENT_BYTES_MAX};
+use traffic::{Cut, Traffic};
 
-/// How long a client may take to send a request's header; also how long an idle connection of HTTP/1 is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection is kept on which nothing is asked: silent from the start, or its last answer still not read.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// Bytes of a request's header: a target URL fits into none, cookies are not ours.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// Headers in a request.
-const HEADERS_MAX: usize = 64;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 128;
 /// How long to wait after `accept` failed for want of file descriptors: only closing connections helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that wait to be accepted.
+const WAITING_MAX: u32 = 1_024;
+/// What a header of HTTP/2 counts beside its name and value (RFC 9113, section 6.5.2).
+const HTTP2_HEADER_OVERHEAD: usize = 32;
+/// The same of HTTP/1: a colon, a space and the end of a line.
+const HTTP1_HEADER_OVERHEAD: usize = 4;
+/// The HTTP library refuses a head of HTTP/2 by itself if it is so many times too large. The node says it better.
+const HEADER_BYTES_REFUSED: u32 = 2;
 
 /// How often it is looked whether all are closed.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Serves `router` on `listener`, at most `connections_max` connections at once, until `shutdown`. Then connections that are in use are told
+/// Listens on `address`. What the kernel keeps for each connection is bounded by `limits`.
+pub fn listen(address: SocketAddr, limits: &ConnectionLimits) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // Connections inherit it. Left to itself the kernel keeps up to 4 MiB for each.
+    socket.set_send_buffer_size(u32::try_from(limits.send_buffer).unwrap_or(u32::MAX))?;
+    socket.bind(address)?;
+    socket.listen(WAITING_MAX)
+}
+
+/// Serves `router` on `listener` within `limits`, until `shutdown`. Then connections that are in use are told
 /// to close for as long as `farewell`, because who sends a request at the moment when an idle connection is closed has lost it; and
 /// what is in flight is waited for, at most `drain` in all.
 pub async fn serve(
     listener: TcpListener,
-    connections_max: usize,
+    limits: ConnectionLimits,
+    backlog: Arc<Backlog>,
     router: Router,
     shutdown: CancellationToken,
     farewell: Duration,
     drain: Duration,
 ) {
-    let connections = Arc::new(Semaphore::new(connections_max));
-    let (builder, says_goodbye) = (Arc::new(builder()), Arc::new(AtomicBool::new(false)));
-    let server = Server { listener, connections, builder, router, graceful: GracefulShutdown::new(), says_goodbye };
+    let connections = Arc::new(Semaphore::new(limits.connections_max));
+    let (builder, says_goodbye) = (Arc::new(builder(&limits)), Arc::new(AtomicBool::new(false)));
+    let graceful = GracefulShutdown::new();
+    let connection = Connection { limits, backlog, builder, router, says_goodbye };
+    let server = Server { listener, connections, graceful, connection };
     server.accept_until(shutdown.cancelled()).await;
-    server.says_goodbye.store(true, Ordering::Relaxed);
+    server.connection.says_goodbye.store(true, Ordering::Relaxed);
     let ended = tokio::time::timeout(drain, async {
         server.accept_until(server.left_alone(farewell)).await;
         let Server { listener, graceful, .. } = server;
@@ -67,11 +93,8 @@ pub async fn serve(
 struct Server {
     listener: TcpListener,
     connections: Arc<Semaphore>,
-    builder: Arc<Builder<TokioExecutor>>,
-    router: Router,
     graceful: GracefulShutdown,
-    /// Whether answers tell their connection to close.
-    says_goodbye: Arc<AtomicBool>,
+    connection: Connection,
 }
 
 impl Server {
@@ -100,74 +123,102 @@ impl Server {
     }
 
     fn serve_connection(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-        let connection = self.graceful.watcher();
-        let (builder, router, says_goodbye) = (self.builder.clone(), self.router.clone(), self.says_goodbye.clone());
+        let (connection, watcher) = (self.connection.clone(), self.graceful.watcher());
         tokio::spawn(async move {
-            let activity = Arc::new(Activity::default());
-            let active = activity.clone();
-            let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer.ip()));
-                // HTTP/2 has a message of its own for it, which the shutdown sends.
-                let may_keep = request.version() >= Version::HTTP_2;
-                let (request, rest) = unread::watch(request);
-                let answer = router.clone().oneshot(request);
-                let (in_flight, says_goodbye) = (active.clone().begin(), says_goodbye.clone());
-                async move {
-                    let mut answer = answer.await;
-                    rest.discard().await;
-                    if let (Ok(answer), false, true) = (&mut answer, may_keep, says_goodbye.load(Ordering::Relaxed)) {
-                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    drop(in_flight);
-                    answer
-                }
-            });
-            let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            tokio::select! {
-                // A connection that breaks off is the client's affair.
-                _ = connection.watch(serving.into_owned()) => {}
-                () = activity.idle() => {}
-            }
+            connection.run(stream, peer, watcher).await;
             drop(permit);
         });
     }
 }
 
-/// What goes on in a connection. The HTTP library times the header of a request, but not the silence before it is known which
-/// HTTP is spoken, nor a client that only answers pings or does not read its answers.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicUsize,
-    in_flight: AtomicUsize,
+/// What every connection of a listener is served with.
+#[derive(Clone)]
+struct Connection {
+    limits: ConnectionLimits,
+    backlog: Arc<Backlog>,
+    builder: Arc<Builder<TokioExecutor>>,
+    router: Router,
+    /// Whether answers tell their connection to close.
+    says_goodbye: Arc<AtomicBool>,
 }
 
-impl Activity {
-    /// Counts a request in flight until what it gives is dropped.
-    fn begin(self: Arc<Self>) -> InFlight {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
+impl Connection {
+    async fn run(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        let traffic = Traffic::new(self.backlog.clone());
+        let (socket, mut ended) = Socket::new(stream, traffic.clone());
+        let service = {
+            let (connection, traffic) = (self.clone(), traffic.clone());
+            hyper::service::service_fn(move |request| connection.answer(request, peer, &traffic))
+        };
+        let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
+        let outcome = tokio::select! {
+            served = watcher.watch(serving.into_owned()) => Ok(served),
+            cut = traffic.given_up(&self.limits) => Err(cut),
+        };
+        // The HTTP library is gone, so that the socket was given back.
+        let Ok(ended) = ended.try_recv() else { return };
+        match outcome {
+            Err(cut) => {
+                self.backlog.count(cut);
+                if cut == Cut::Unread {
+                    // Otherwise the kernel keeps for minutes what the client does not read.
+                    let _ = ended.stream.set_zero_linger();
+                }
+            }
+            Ok(_) if ended.is_flooded => {
+                self.backlog.count(Cut::Flood);
+                refusal::calm(ended).await;
+            }
+            Ok(_) if ended.is_http2 => {}
+            // Another error than that of a head is the client's affair: it has broken off.
+            Ok(served) => {
+                let error = served.err();
+                let error = error.as_ref().and_then(|error| error.downcast_ref());
+                let refusal = error.and_then(|error| Refusal::of(error, &ended));
+                let mut extensions = http::Extensions::new();
+                extensions.insert(Peer(peer.ip()));
+                refusal::end(ended, refusal, self.router, extensions).await;
+            }
+        }
     }
 
-    /// Resolves when no request has begun or been in flight for [`IDLE_TIMEOUT`], at most twice that.
-    async fn idle(&self) {
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(IDLE_TIMEOUT).await;
-            if self.begun.load(Ordering::Relaxed) == begun && self.in_flight.load(Ordering::Relaxed) == 0 {
-                return;
+    /// The answer to a request, with all that is done for it counted as in flight.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        traffic: &Arc<Traffic>,
+    ) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + use<> {
+        request.extensions_mut().insert(Peer(peer.ip()));
+        let is_http2 = request.version() >= Version::HTTP_2;
+        let is_refused = is_too_large(&request, &self.limits);
+        if is_refused {
+            request.extensions_mut().insert(Refusal::TooLarge);
+        }
+        let (request, rest) = unread::watch(request);
+        let answer = self.router.clone().oneshot(request);
+        let (traffic, says_goodbye) = (traffic.clone(), self.says_goodbye.clone());
+        let in_flight = traffic.clone().begin();
+        async move {
+            let mut answer = answer.await?;
+            rest.discard().await;
+            // HTTP/2 has a message of its own for it, which the shutdown sends.
+            if !is_http2 && (is_refused || says_goodbye.load(Ordering::Relaxed)) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
+            drop(in_flight);
+            Ok(answer.map(|body| traffic.counted(body)))
         }
     }
 }
 
-#[derive(Debug)]
-struct InFlight(Arc<Activity>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Whether a head is over the limits. The HTTP library looks at the size of its own buffers, which are larger when much comes at once.
+fn is_too_large<B>(request: &Request<B>, limits: &ConnectionLimits) -> bool {
+    let headers = request.headers();
+    let overhead = if request.version() >= Version::HTTP_2 { HTTP2_HEADER_OVERHEAD } else { HTTP1_HEADER_OVERHEAD };
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + overhead).sum();
+    headers.len() > limits.headers_max || target + bytes > limits.header_bytes_max as usize
 }
 
 async fn accept(
@@ -189,20 +240,25 @@ async fn accept(
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    // An answer leaves when it is made. To collect answers while more is there to be read (`pipeline_flush`) would keep them for as long
+    // as the client sends, and for ever where a part of a request stands behind them.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX as usize)
-        .max_headers(HEADERS_MAX)
-        .pipeline_flush(true);
+        // A client that has sent all that it will send still waits for its answer.
+        .half_close(true)
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.header_bytes_max as usize)
+        .max_headers(limits.headers_max);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(Some(HEADER_TIMEOUT));
+        .max_header_list_size(limits.header_bytes_max.saturating_mul(HEADER_BYTES_REFUSED))
+        .max_concurrent_streams(limits.streams_max)
+        .initial_connection_window_size(limits.receive_window)
+        .initial_stream_window_size(limits.receive_window / 2)
+        .keep_alive_interval(Some(limits.header_timeout));
     builder
 }

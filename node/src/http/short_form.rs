@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, Uri, header};
+use axum::{Extension, Json};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +16,7 @@ use super::{App, redirect, schema};
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
 use crate::links::{Idempotency, LinkError, RedirectStatus};
+use crate::public_url::Domain;
 
 /// A URL to shorten.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -47,14 +48,14 @@ pub struct ShortenedUrl {
 pub async fn shorten(
     State(app): State<Arc<App>>,
     caller: Caller,
-    uri: Uri,
+    Extension(domain): Extension<Domain>,
     headers: HeaderMap,
     body: JsonBody<ShortenUrl>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<ShortenedUrl>), ApiError> {
     let idempotency =
         idempotency_key(&headers)?.map(|key| Idempotency::new(&caller.subject.to_string(), key, &body.bytes));
     // It can be followed on the domain that it was made on, and its answer points there.
-    let domain = app.config.public_urls.by_host(redirect::host(&headers, &uri)).as_str().to_owned();
+    let domain = domain.as_str().to_owned();
     let request = LinkRequest { original_url: body.value.url, domain: Some(domain), ..LinkRequest::default() };
     let (at, _) = app.links.shorten(caller.user, request, idempotency).await.map_err(in_words_of_the_short_form)?;
     let short_url = app.config.public_urls.short_url(&at.domain, &at.code);

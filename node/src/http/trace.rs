@@ -17,8 +17,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{App, CREATE_ROUTES, REDIRECT_ROUTES, client_addr, redirect};
+use super::{App, CREATE_ROUTES, REDIRECT_ROUTES, client_addr};
 use crate::ambient;
+use crate::public_url::Domain;
 use crate::traces::{self, ROOT};
 
 /// Of so many redirects one begins a trace: enough to see where time goes, and a busy fleet's collector keeps up. All creates do: they
@@ -51,7 +52,7 @@ fn is_followed(kind: Kind, parent_is: Option<bool>, random: u32) -> bool {
 }
 
 /// The span of a request; none if it is not followed.
-pub(super) fn begin(app: &App, request: &Request) -> Span {
+pub(super) fn begin(app: &App, request: &Request, domain: &Domain) -> Span {
     if !traces::are_on() {
         return Span::none();
     }
@@ -67,7 +68,7 @@ pub(super) fn begin(app: &App, request: &Request) -> Span {
         return Span::none();
     }
     let urls = &app.config.public_urls;
-    let (host, port) = urls.host_and_port(urls.by_host(redirect::host(request.headers(), request.uri())));
+    let (host, port) = urls.host_and_port(domain);
     let method = request.method().as_str();
     let span = tracing::info_span!(
         target: ROOT,

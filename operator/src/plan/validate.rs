@@ -382,6 +382,7 @@ fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static 
     let NodeConfig {
         short_code_length,
         redirect_status,
+        unknown_hosts,
         cache_max_age,
         access_token_expire_minutes,
         refresh_token_expire_days,
@@ -454,6 +455,11 @@ fn settings(config: &NodeConfig, problems: &mut Problems) -> (BTreeMap<&'static 
     }
     if !trusted_proxies.is_empty() {
         set.insert("TRUSTED_PROXIES", trusted_proxies.join(","));
+    }
+    if let Some(answer) = unknown_hosts {
+        let is_answer = matches!(answer.as_str(), "default" | "404");
+        problems.expect(is_answer, "spec.config.unknownHosts", "must be default or \"404\"");
+        set.insert("UNKNOWN_HOSTS", answer.clone());
     }
     if let Some(level) = log_level {
         let is_level = matches!(level.as_str(), "error" | "warn" | "info" | "debug" | "trace");

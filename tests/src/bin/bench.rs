@@ -1,7 +1,9 @@
 //! The measuring program behind `cargo xtask bench`.
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Parser;
-use shortener_tests::bench::{creates, engines, fleet, memory, operator, redirect};
+use shortener_tests::bench::{creates, engines, fleet, memory, operator, redirect, unread};
 
 /// Benchmarks on this machine; each prints its table.
 #[derive(Parser)]
@@ -21,11 +23,17 @@ enum Bench {
         #[arg(long, default_value_t = 10_000_000)]
         links: u64,
     },
-    /// Resident memory of the node at many links
+    /// Resident memory of the node at many links, or while clients do not read their answers
     Memory {
         /// How many links are created
         #[arg(long, default_value_t = 1_000_000)]
         links: u64,
+        /// Draws this picture of clients that do not read instead
+        #[arg(long, value_name = "PICTURE")]
+        unread: Option<PathBuf>,
+        /// With `--unread`: an older node to compare with
+        #[arg(long, value_name = "BINARY", requires = "unread")]
+        before: Option<PathBuf>,
     },
 }
 
@@ -37,6 +45,7 @@ async fn main() -> Result<()> {
         Bench::Fleet(load) => fleet::run(load).await,
         Bench::Operator(load) => operator::run(load).await,
         Bench::Engines { links } => tokio::task::spawn_blocking(move || engines::run(links)).await?,
-        Bench::Memory { links } => memory::run(links).await,
+        Bench::Memory { unread: Some(picture), before, .. } => unread::run(before, &picture).await,
+        Bench::Memory { links, .. } => memory::run(links).await,
     }
 }

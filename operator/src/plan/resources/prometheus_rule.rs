@@ -108,7 +108,7 @@ fn alerts(cluster: &ValidatedCluster) -> Vec<Alert> {
         Alert {
             name: "ShortenerErrors",
             expr: format!(
-                "sum(rate(shortener_http_requests_total{{{nodes},status=~\"5..\"}}[{short}])) / sum(rate(shortener_http_requests_total{{{nodes}}}[{short}])) > 0.01"
+                "sum(rate(shortener_http_requests_total{{{nodes},status=~\"5..\",status!=\"505\"}}[{short}])) / sum(rate(shortener_http_requests_total{{{nodes}}}[{short}])) > 0.01"
             ),
             minutes: 5,
             severity: "critical",
