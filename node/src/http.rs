@@ -14,6 +14,7 @@ pub mod error;
 mod extract;
 pub mod guard;
 mod health;
+mod list;
 pub mod metrics;
 mod pages;
 mod qr;
