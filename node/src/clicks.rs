@@ -32,6 +32,7 @@ pub use self::country::Countries;
 pub use self::event::{ClickEvent, ClickedLink};
 pub use self::metrics::ClickMetrics;
 pub use self::summary::{Summary, summary};
+use self::user_agent::Agents;
 use self::visitor::Salts;
 pub use self::writing::{ClickWriteError, WriteClicks};
 pub use crate::store::clicks::{click_count, click_counts};
@@ -75,13 +76,14 @@ impl Clicks {
 pub struct ClickReader {
     kv: Kv,
     countries: Countries,
+    agents: Agents,
     salts: Salts,
 }
 
 impl ClickReader {
     /// Tells visitors apart by the salts in `kv`.
     pub fn new(kv: Kv, countries: Countries) -> Self {
-        Self { kv, countries, salts: Salts::default() }
+        Self { kv, countries, agents: Agents::default(), salts: Salts::default() }
     }
 
     /// The clicks of these events.
@@ -89,7 +91,7 @@ impl ClickReader {
         let mut clicks = Vec::with_capacity(batch.len());
         for (id, event) in batch {
             let salt = self.salts.of(&self.kv, Day::of(event.at())).await?;
-            clicks.push((*id, event.read(&self.countries, &salt)));
+            clicks.push((*id, event.read(&self.countries, &mut self.agents, &salt)));
         }
         Ok(clicks)
     }

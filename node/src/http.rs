@@ -16,6 +16,7 @@ mod extract;
 pub mod guard;
 mod health;
 mod host;
+mod list;
 mod meter;
 pub mod metrics;
 mod pages;

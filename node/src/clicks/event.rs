@@ -11,8 +11,9 @@ use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method};
 
 use super::country::Countries;
+use super::referrer;
+use super::user_agent::Agents;
 use super::visitor::{Salt, visitor};
-use super::{referrer, user_agent};
 use crate::ambient::UnixMs;
 use crate::store::clicks::Click;
 
@@ -47,7 +48,7 @@ pub struct ClickEvent {
     address: IpAddr,
     user_agent: Box<[u8]>,
     referrer: Option<Box<[u8]>>,
-    nobody_looks: bool,
+    is_prefetch: bool,
 }
 
 impl ClickEvent {
@@ -63,7 +64,7 @@ impl ClickEvent {
             address,
             user_agent: copy(USER_AGENT, USER_AGENT_BYTES_MAX).unwrap_or_default(),
             referrer: copy(REFERER, REFERRER_BYTES_MAX),
-            nobody_looks: *method != Method::GET || PURPOSE_HEADERS.iter().any(|name| is_ahead_of_time(headers, name)),
+            is_prefetch: *method != Method::GET || PURPOSE_HEADERS.iter().any(|name| is_ahead_of_time(headers, name)),
         }
     }
 
@@ -73,10 +74,10 @@ impl ClickEvent {
     }
 
     /// Reads what the request said. The address goes no further than this: a country and a hash come out.
-    pub fn read(&self, countries: &Countries, salt: &Salt) -> Click {
-        let Self { at, link, address, user_agent, referrer, nobody_looks } = self;
+    pub fn read(&self, countries: &Countries, agents: &mut Agents, salt: &Salt) -> Click {
+        let Self { at, link, address, user_agent, referrer, is_prefetch } = self;
         let address = address.to_canonical();
-        let software = user_agent::parse(&String::from_utf8_lossy(user_agent));
+        let software = agents.read(user_agent);
         Click {
             at: *at,
             domain: link.domain.to_string(),
@@ -86,7 +87,7 @@ impl ClickEvent {
             operating_system: software.operating_system.to_owned(),
             device: software.device.to_owned(),
             country: countries.of(address),
-            bot: *nobody_looks || software.bot,
+            bot: *is_prefetch || software.bot,
             visitor: visitor(salt, link, address, user_agent),
         }
     }
@@ -110,7 +111,7 @@ mod tests {
         let link = Arc::new(ClickedLink { domain: "".into(), code: "abc".into() });
         let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
         let event = ClickEvent::new(UnixMs(7), link, [192, 0, 2, 1].into(), method, &headers.collect());
-        event.read(&Countries::unknown(), &[1; 32])
+        event.read(&Countries::unknown(), &mut Agents::default(), &[1; 32])
     }
 
     #[test]
@@ -125,13 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_looks_at_is_a_bots() {
+    fn what_is_prefetch_at_is_a_bots() {
         assert!(!click(&Method::GET, &[("user-agent", FIREFOX)]).bot);
         assert!(click(&Method::HEAD, &[("user-agent", FIREFOX)]).bot);
         assert!(click(&Method::GET, &[]).bot, "no user agent");
         assert!(click(&Method::GET, &[("user-agent", "curl/8.5.0")]).bot);
         for (name, value) in [
             ("purpose", "prefetch"),
+            ("purpose", "Preview"),
+            ("sec-purpose", "prefetch"),
+            ("sec-purpose", "prefetch;prerender;anonymous-client-ip"),
+            ("sec-purpose", "Prerender"),
             ("sec-purpose", "prefetch;prerender"),
             ("sec-purpose", "prefetch;anonymous-client-ip"),
             ("x-purpose", "preview"),
@@ -139,7 +144,10 @@ mod tests {
         ] {
             assert!(click(&Method::GET, &[("user-agent", FIREFOX), (name, value)]).bot, "{name}: {value}");
         }
-        assert!(!click(&Method::GET, &[("user-agent", FIREFOX), ("purpose", "shopping")]).bot);
+        for (name, value) in [("purpose", "shopping"), ("sec-purpose", ""), ("x-moz", "fetch"), ("x-other", "prefetch")]
+        {
+            assert!(!click(&Method::GET, &[("user-agent", FIREFOX), (name, value)]).bot, "{name}: {value}");
+        }
     }
 
     #[test]

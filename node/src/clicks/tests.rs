@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use prometheus::Registry;
 use tempfile::TempDir;
 
+use super::user_agent::Agents;
 use super::*;
 use crate::ambient::{Clock, UnixMs};
 use crate::kv::embedded::Embedded;
@@ -52,7 +53,7 @@ fn event(code: &str) -> ClickEvent {
 fn click(code: &str, n: u64) -> (ClickId, Click) {
     let visitor = [192, 0, 2, u8::try_from(n % 200).unwrap()];
     let event = event_from(visitor, code, NOW, &[("user-agent", FIREFOX)]);
-    (ClickId { boot_id: 7, counter: n }, event.read(&Countries::unknown(), &[1; 32]))
+    (ClickId { boot_id: 7, counter: n }, event.read(&Countries::unknown(), &mut Agents::default(), &[1; 32]))
 }
 
 async fn all_rows(kv: &Kv) -> BTreeMap<Vec<u8>, Vec<u8>> {

@@ -1,7 +1,13 @@
 //! What a `User-Agent` header says of the browser, the operating system and the device; and whether it is a bot's.
 //!
 //! Families only, no versions: that is what a summary shows. Tables of tokens, read from the top, because every browser
-//! also names those it wants to be taken for: the more special token stands first. What browsers send today is in the test.
+//! also names those it wants to be taken for: the more special token stands first. [`person`] tells people from programs,
+//! [`memo`] remembers what was read. What browsers and programs send is in `tests/corpora/user_agents.tsv`.
+
+pub mod memo;
+mod person;
+
+pub use self::memo::Agents;
 
 /// What is known of a visitor's software. The names are a small fixed set, so they make short rows and short lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,60 +33,124 @@ const BROWSERS: Table = &[
     ("Edg/", "Edge"),
     ("EdgA/", "Edge"),
     ("EdgiOS/", "Edge"),
+    ("EdgW/", "Edge"),
     ("Edge/", "Edge"),
+    // Apps that show pages, before the browser that they are made of.
+    ("Instagram", "Instagram"),
+    ("Barcelona ", "Threads"),
+    ("FBAN/", "Facebook"),
+    ("FBAV/", "Facebook"),
+    ("FB_IAB/", "Facebook"),
+    ("BytedanceWebview", "TikTok"),
+    ("musical_ly", "TikTok"),
+    ("trill_", "TikTok"),
+    ("Snapchat", "Snapchat"),
+    ("[Pinterest/", "Pinterest"),
+    ("Pinterest/", "Pinterest"),
+    ("LinkedInApp", "LinkedIn"),
+    ("Twitter for ", "X"),
+    ("TwitterAndroid", "X"),
+    (" Line/", "LINE"),
+    ("MicroMessenger/", "WeChat"),
+    ("KAKAOTALK", "KakaoTalk"),
+    ("NAVER(", "NAVER"),
+    ("baiduboxapp", "Baidu"),
+    ("Telegram-Android/", "Telegram"),
+    ("AlipayClient", "Alipay"),
+    ("GSA/", "Google app"),
+    // Browsers that are made of another one.
     ("OPR/", "Opera"),
     ("OPT/", "Opera"),
     ("OPX/", "Opera"),
     ("OPiOS/", "Opera"),
     ("Opera", "Opera"),
-    ("SamsungBrowser/", "Samsung Internet"),
+    ("SamsungBrowser", "Samsung Internet"),
     ("YaBrowser/", "Yandex Browser"),
+    ("YaApp_", "Yandex Browser"),
+    ("YaSearchBrowser", "Yandex Browser"),
     ("Vivaldi/", "Vivaldi"),
+    (" Brave", "Brave"),
     ("DuckDuckGo/", "DuckDuckGo"),
     ("Ddg/", "DuckDuckGo"),
-    ("UCBrowser/", "UC Browser"),
+    ("Ecosia", "Ecosia"),
+    ("UCBrowser", "UC Browser"),
+    ("UC Browser", "UC Browser"),
+    (")UC ", "UC Browser"),
     ("UCWEB", "UC Browser"),
+    ("U2/1", "UC Browser"),
     ("MiuiBrowser/", "Xiaomi Browser"),
     ("HuaweiBrowser/", "Huawei Browser"),
-    ("MicroMessenger/", "WeChat"),
-    ("MQQBrowser/", "QQ Browser"),
-    ("QQBrowser/", "QQ Browser"),
+    ("HBPC/", "Huawei Browser"),
+    ("HeyTapBrowser/", "HeyTap Browser"),
+    ("VivoBrowser/", "Vivo Browser"),
+    ("MQQBrowser", "QQ Browser"),
+    ("QQBrowser", "QQ Browser"),
+    ("Sogou", "Sogou"),
+    (" SE 2.X", "Sogou"),
+    ("QihooBrowser", "360 Browser"),
+    ("360SE", "360 Browser"),
+    ("Quark/", "Quark"),
     ("Silk/", "Amazon Silk"),
     ("Whale/", "Whale"),
-    ("Instagram", "Instagram"),
-    ("FBAN/", "Facebook"),
-    ("FBAV/", "Facebook"),
-    ("BytedanceWebview", "TikTok"),
-    ("musical_ly", "TikTok"),
-    ("Snapchat/", "Snapchat"),
-    ("Pinterest/", "Pinterest"),
-    ("LinkedInApp", "LinkedIn"),
-    ("Line/", "LINE"),
-    ("GSA/", "Google app"),
+    ("coc_coc_browser/", "Coc Coc"),
+    ("AvastSecureBrowser/", "Avast"),
+    (" Avast/", "Avast"),
+    ("Puffin/", "Puffin"),
+    ("Maxthon", "Maxthon"),
+    ("MxBrowser/", "Maxthon"),
+    ("AlohaBrowser/", "Aloha"),
+    ("OculusBrowser/", "Meta Quest Browser"),
+    ("Phoenix/", "Phoenix"),
+    ("Konqueror", "Konqueror"),
+    ("PaleMoon/", "Pale Moon"),
+    ("SeaMonkey/", "SeaMonkey"),
     ("FxiOS/", "Firefox"),
-    ("Focus/", "Firefox"),
-    ("Klar/", "Firefox"),
+    (" Focus/", "Firefox"),
+    (" Klar/", "Firefox"),
     ("Firefox/", "Firefox"),
+    ("IEMobile", "Internet Explorer"),
     ("CriOS/", "Chrome"),
     ("Chromium/", "Chrome"),
     ("Chrome/", "Chrome"),
+    ("CrMo/", "Chrome"),
+    ("ArkWeb/", "ArkWeb"),
     ("Trident/", "Internet Explorer"),
     ("MSIE ", "Internet Explorer"),
+    ("NetFront", "NetFront"),
+    ("BlackBerry", "BlackBerry Browser"),
+    ("BB10", "BlackBerry Browser"),
+    ("PlayBook", "BlackBerry Browser"),
+    ("Symbian", "Nokia Browser"),
+    ("Series60", "Nokia Browser"),
+    ("Nokia", "Nokia Browser"),
+    ("Lynx/", "Lynx"),
+    ("w3m/", "w3m"),
     // Safari's own tokens come last: almost everything above claims to be Safari, too. The web views of iOS name no browser.
     ("Android", "Android Browser"),
-    ("Safari/", "Safari"),
+    ("Safari", "Safari"),
     ("iPhone", "Safari"),
     ("iPad", "Safari"),
+    ("iPod", "Safari"),
 ];
 
 const OPERATING_SYSTEMS: Table = &[
     ("Windows Phone", OTHER),
+    ("Windows CE", OTHER),
     ("Tizen", OTHER),
     ("Web0S", OTHER),
     ("KAIOS", OTHER),
+    ("KaiOS", OTHER),
     ("PlayStation", OTHER),
+    ("PLAYSTATION", OTHER),
     ("Nintendo", OTHER),
+    ("Symb", OTHER),
+    ("BlackBerry", OTHER),
     ("BSD", OTHER),
+    // Older releases name Android as well.
+    ("HarmonyOS", "HarmonyOS"),
+    ("OpenHarmony", "HarmonyOS"),
+    ("ArkWeb/", "HarmonyOS"),
+    ("GoogleTV", "Android"),
     ("Windows", "Windows"),
     ("iPhone", "iOS"),
     ("iPad", "iOS"),
@@ -96,21 +166,53 @@ const DEVICES: Table = &[
     ("SMART-TV", OTHER_DEVICE),
     ("SmartTV", OTHER_DEVICE),
     ("Smart TV", OTHER_DEVICE),
+    ("Smart-TV", OTHER_DEVICE),
+    ("SmartHub", OTHER_DEVICE),
     ("Android TV", OTHER_DEVICE),
+    ("Android/TV", OTHER_DEVICE),
+    ("GoogleTV", OTHER_DEVICE),
+    ("Large Screen", OTHER_DEVICE),
     ("AppleTV", OTHER_DEVICE),
+    ("Apple TV", OTHER_DEVICE),
+    ("HbbTV", OTHER_DEVICE),
+    ("DTV", OTHER_DEVICE),
+    ("NetCast", OTHER_DEVICE),
     ("BRAVIA", OTHER_DEVICE),
+    ("MiTV", OTHER_DEVICE),
+    ("MIBOX", OTHER_DEVICE),
+    ("Chromecast", OTHER_DEVICE),
+    ("CrKey", OTHER_DEVICE),
     ("; AFT", OTHER_DEVICE),
     ("Web0S", OTHER_DEVICE),
     ("PlayStation", OTHER_DEVICE),
+    ("PLAYSTATION", OTHER_DEVICE),
     ("Nintendo", OTHER_DEVICE),
     ("Xbox", OTHER_DEVICE),
+    ("OculusBrowser/", OTHER_DEVICE),
+    ("Tesla/", OTHER_DEVICE),
+    ("(TV; OpenHarmony", OTHER_DEVICE),
+    ("(PC; OpenHarmony", "desktop"),
+    ("(2in1; OpenHarmony", "desktop"),
     ("iPad", "tablet"),
+    ("Tablet PC", "desktop"),
     ("Tablet", "tablet"),
+    ("PlayBook", "tablet"),
+    ("Kindle", "tablet"),
     ("iPhone", "mobile"),
     ("iPod", "mobile"),
     ("Mobi", "mobile"),
+    ("Phone", "mobile"),
+    ("Windows CE", "mobile"),
+    ("Opera Mini", "mobile"),
+    ("UCWEB", "mobile"),
+    ("J2ME", "mobile"),
+    ("MIDP", "mobile"),
+    ("Symb", "mobile"),
+    ("BlackBerry", "mobile"),
+    ("Nokia", "mobile"),
     // Phones with Android say `Mobile`, tablets do not: https://developer.chrome.com/docs/multidevice/user-agent
     ("Android", "tablet"),
+    ("HarmonyOS", "tablet"),
     ("Windows", "desktop"),
     ("Macintosh", "desktop"),
     ("CrOS", "desktop"),
@@ -118,107 +220,13 @@ const DEVICES: Table = &[
     ("Linux", "desktop"),
 ];
 
-/// What only programs say of themselves, in lower case. The first six catch most: crawlers call themselves one, or give
-/// the address of a page that explains them.
-const BOT_TOKENS: &[&str] = &[
-    "bot",
-    "crawl",
-    "spider",
-    "http://",
-    "https://",
-    "preview",
-    // Search engines, archives, AI: those that the words above miss.
-    "slurp",
-    "googleother",
-    "google-",
-    "mediapartners",
-    "feedfetcher",
-    "gpt-",
-    "chatgpt-user",
-    "claude-user",
-    "perplexity-user",
-    "anthropic-ai",
-    "meta-external",
-    "ia_archiver",
-    "archive.org",
-    "bytespider",
-    "ahrefs",
-    "semrush",
-    "dataprovider",
-    // Link previews of messengers and networks.
-    "facebookexternalhit",
-    "facebookcatalog",
-    "whatsapp/",
-    "slack-imgproxy",
-    "embedly",
-    "iframely",
-    "vkshare",
-    "mastodon/",
-    "bitlybot",
-    "cfnetwork",
-    // Monitors and scanners.
-    "lighthouse",
-    "pingdom",
-    "uptime",
-    "statuscake",
-    "monitor",
-    "validator",
-    "scanner",
-    "nmap",
-    "masscan",
-    "zgrab",
-    "censys",
-    "nikto",
-    "sqlmap",
-    // Driven browsers.
-    "headlesschrome",
-    "phantomjs",
-    "puppeteer",
-    "playwright",
-    "selenium",
-    // Tools and libraries.
-    "curl/",
-    "wget",
-    "httpie/",
-    "postman",
-    "insomnia/",
-    "python",
-    "aiohttp",
-    "httpx",
-    "scrapy",
-    "go-http-client",
-    "java/",
-    "okhttp",
-    "httpclient",
-    "libwww",
-    "lwp::",
-    "node-fetch",
-    "axios/",
-    "undici",
-    "got (",
-    "guzzle",
-    "php/",
-    "ruby",
-    "faraday",
-    "reqwest",
-    "hyper/",
-    "dart/",
-    "powershell",
-    "wrk/",
-    "apachebench",
-    "k6/",
-];
-
-/// Phones whose name holds what looks like a bot's.
-const NO_BOTS: &[&str] = &["cubot"];
-
 /// Reads a `User-Agent` header; an empty one is a bot's, for every browser sends one.
 pub fn parse(header: &str) -> UserAgent {
     UserAgent {
         browser: first(BROWSERS, header).unwrap_or(OTHER),
         operating_system: first(OPERATING_SYSTEMS, header).unwrap_or(OTHER),
         device: first(DEVICES, header).unwrap_or(OTHER_DEVICE),
-        bot: is_bot(header),
+        bot: !person::is_person(header),
     }
 }
 
@@ -226,51 +234,5 @@ fn first(table: Table, header: &str) -> Option<&'static str> {
     table.iter().find(|(token, _)| header.contains(token)).map(|&(_, name)| name)
 }
 
-fn is_bot(header: &str) -> bool {
-    let mut header = header.trim().to_ascii_lowercase();
-    for phone in NO_BOTS {
-        header = header.replace(phone, "");
-    }
-    header.is_empty() || BOT_TOKENS.iter().any(|token| header.contains(token))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(cases: &str, bot: bool) {
-        let cases: Vec<_> = cases.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        assert!(cases.len() >= 10, "there is something to check");
-        for case in cases {
-            let mut parts = case.splitn(4, " | ");
-            let expected = [parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap()];
-            let header = parts.next().unwrap();
-            let UserAgent { browser, operating_system, device, bot: found } = parse(header);
-            assert_eq!([browser, operating_system, device], expected, "{header}");
-            assert_eq!(found, bot, "{header}");
-        }
-    }
-
-    #[test]
-    fn browsers_of_people_are_told_apart() {
-        check(include_str!("user_agent/people.txt"), false);
-    }
-
-    #[test]
-    fn crawlers_previews_and_tools_are_bots() {
-        let headers: Vec<_> = include_str!("user_agent/bots.txt").lines().filter(|line| !line.is_empty()).collect();
-        assert!(headers.len() >= 50, "there is something to check");
-        for header in headers {
-            assert!(parse(header).bot, "{header}");
-        }
-    }
-
-    #[test]
-    fn no_user_agent_is_a_bot_that_nothing_is_known_of() {
-        for header in ["", "  "] {
-            let expected = UserAgent { browser: OTHER, operating_system: OTHER, device: OTHER_DEVICE, bot: true };
-            assert_eq!(parse(header), expected);
-        }
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Code, QueryOf, User, named_domain};
+use super::list;
 use crate::cache::{CacheKey, Kept};
 use crate::clicks::{self, Summary};
 
@@ -64,6 +65,28 @@ pub async fn summary(
 }
 
 fn wants_fresh(headers: &HeaderMap) -> bool {
-    let asked = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok());
-    asked.is_some_and(|asked| asked.to_ascii_lowercase().contains("no-cache"))
+    list::elements(headers, header::CACHE_CONTROL).any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cache_in_any_line_asks_for_fresh_figures() {
+        let check = |lines: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::CACHE_CONTROL, line.parse().unwrap());
+            }
+            assert_eq!(wants_fresh(&headers), expected, "{lines:?}");
+        };
+        check(&["no-cache"], true);
+        check(&["max-age=0, No-Cache"], true);
+        check(&["max-age=0", "", ", no-cache ,"], true);
+        check(&["", ","], false);
+        check(&["max-age=0"], false);
+        check(&["x-no-cache-here"], false);
+        check(&[], false);
+    }
 }

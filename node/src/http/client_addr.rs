@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{Extensions, HeaderMap, header};
 use ipnet::IpNet;
 
+use super::list::elements_of;
+
 /// The most hops that are followed: more proxies than any request passes, fewer than a header can hold.
 const HOPS_MAX: usize = 32;
 
@@ -57,11 +59,12 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// All lines of a header as one list (RFC 9110 §5.3); `None` when there are none. A line that is no text leaves a hole, at
-/// which the walk ends.
+/// All lines of a header as one list (RFC 9110 §5.3); `None` when there is no element in it. A line that is no text leaves a
+/// hole, at which the walk ends.
 fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines: Vec<_> = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
-    (!lines.is_empty()).then(|| lines.join(","))
+    let has_element = |line: &&str| elements_of(line).next().is_some();
+    lines.iter().any(has_element).then(|| lines.join(","))
 }
 
 /// Goes from the peer through `hops`, nearest first, while they are trusted.
@@ -78,24 +81,42 @@ fn walk(peer: IpAddr, hops: Vec<Option<IpAddr>>, trusted: &[IpNet]) -> IpAddr {
 
 /// The hops of `X-Forwarded-For`, nearest first; `None` for what is no address.
 fn x_forwarded_hops(text: &str) -> Vec<Option<IpAddr>> {
-    text.rsplit(',').map(|hop| address(hop.trim())).collect()
+    let mut hops: Vec<_> = elements_of(text).map(address).collect();
+    hops.reverse();
+    hops
 }
 
 /// The hops of `Forwarded`, nearest first; `None` for one without an address. Nothing at all when the header is malformed:
 /// a quote that somebody left open would otherwise swallow what a proxy added behind it.
 fn forwarded_hops(text: &str) -> Vec<Option<IpAddr>> {
-    let mut hops = elements(text).unwrap_or_default();
+    let mut hops = forwarded_elements(text).unwrap_or_default();
     hops.reverse();
     hops
 }
 
-/// Parses `Forwarded` from the left: elements of `name=value` pairs, values bare or quoted (RFC 7239 §4).
-fn elements(text: &str) -> Option<Vec<Option<IpAddr>>> {
+/// Parses `Forwarded` from the left (RFC 7239 §4). Empty elements are none (RFC 9110 §5.6.1).
+fn forwarded_elements(text: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut hops = Vec::new();
     let mut rest = text;
     loop {
-        let mut hop = None;
-        loop {
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+        if rest.is_empty() {
+            return Some(hops);
+        }
+        let (hop, after) = forwarded_element(rest)?;
+        hops.push(hop);
+        rest = after;
+    }
+}
+
+/// An element's address, if it has one, and what follows: a comma or the end. An element is `name=value` pairs, values bare or
+/// quoted, with semicolons between; a pair may be left out.
+fn forwarded_element(text: &str) -> Option<(Option<IpAddr>, &str)> {
+    let mut hop = None;
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t']);
+        if !rest.is_empty() && !rest.starts_with([';', ',']) {
             let (name, after) = rest.split_once('=')?;
             let (value, after) = value(after)?;
             let name = name.trim();
@@ -106,15 +127,10 @@ fn elements(text: &str) -> Option<Vec<Option<IpAddr>>> {
                 return None;
             }
             rest = after;
-            match rest.strip_prefix(';') {
-                Some(after) => rest = after,
-                None => break,
-            }
         }
-        hops.push(hop.flatten());
-        match rest.strip_prefix(',') {
+        match rest.strip_prefix(';') {
             Some(after) => rest = after,
-            None => return rest.is_empty().then_some(hops),
+            None => return Some((hop.flatten(), rest)),
         }
     }
 }
@@ -215,9 +231,15 @@ mod tests {
             ("[2001:db8::9]", "2001:db8::9"),
             ("[2001:db8::9]:4711", "2001:db8::9"),
             ("::ffff:203.0.113.9", "203.0.113.9"),
-            // What cannot be read ends the walk at the last hop that could.
+            // Empty elements are none.
+            ("203.0.113.9,", "203.0.113.9"),
+            (",203.0.113.9", "203.0.113.9"),
+            (", ,\t, 203.0.113.9 ,, ", "203.0.113.9"),
+            ("1.2.3.4, , 203.0.113.9, , 10.0.0.2,", "203.0.113.9"),
             ("", "10.0.0.1"),
-            (",", "10.0.0.1"),
+            (" , ,", "10.0.0.1"),
+            // What cannot be read ends the walk at the last hop that could.
+            ("unknown,", "10.0.0.1"),
             ("unknown", "10.0.0.1"),
             ("_hidden", "10.0.0.1"),
             ("localhost", "10.0.0.1"),
@@ -236,6 +258,8 @@ mod tests {
         }
         check("10.0.0.1", &[(X, "1.2.3.4"), (X, "203.0.113.9")], "203.0.113.9");
         check("10.0.0.1", &[(X, "203.0.113.9"), (X, "10.0.0.2")], "203.0.113.9");
+        check("10.0.0.1", &[(X, "203.0.113.9"), (X, "")], "203.0.113.9");
+        check("10.0.0.1", &[(X, ""), (X, "203.0.113.9"), (X, " , "), (X, "10.0.0.2,")], "203.0.113.9");
     }
 
     #[test]
@@ -251,6 +275,17 @@ mod tests {
             ("for=1.2.3.4, for=203.0.113.9, for=10.0.0.2", "203.0.113.9"),
             ("for=1.2.3.4 , for=203.0.113.9 , for=\"[2001:db8:aa::1]\"", "203.0.113.9"),
             ("host=\"a,b;for=1.2.3.4\";for=203.0.113.9", "203.0.113.9"),
+            // Empty elements are none, and a pair may be left out.
+            ("for=203.0.113.9,", "203.0.113.9"),
+            (",for=203.0.113.9", "203.0.113.9"),
+            (" , for=1.2.3.4, ,\tfor=203.0.113.9 , ,for=10.0.0.2, ", "203.0.113.9"),
+            ("for=203.0.113.9;", "203.0.113.9"),
+            (";for=203.0.113.9", "203.0.113.9"),
+            (";;proto=https;;for=203.0.113.9;;,", "203.0.113.9"),
+            ("for=\"[2001:db8::9]\";, for=10.0.0.2;", "2001:db8::9"),
+            (",", "10.0.0.1"),
+            // This element is not empty; it names nobody.
+            ("for=203.0.113.9, ;", "10.0.0.1"),
             ("for=unknown", "10.0.0.1"),
             ("for=_SEVKISEK", "10.0.0.1"),
             ("for=\"_gazonk:_port\"", "10.0.0.1"),
@@ -277,6 +312,13 @@ mod tests {
         check("10.0.0.1", &[(X, "203.0.113.9"), (F, "for=1.2.3.4")], "10.0.0.1");
         check("10.0.0.1", &[(X, "1.2.3.4"), (F, "for=203.0.113.9")], "10.0.0.1");
         check("10.0.0.1", &[(X, "203.0.113.9"), (F, "for=203.0.113.9")], "203.0.113.9");
+        check("10.0.0.1", &[(F, "for=203.0.113.9"), (F, "")], "203.0.113.9");
+        // A header without an element says nothing.
+        for empty in ["", " ", ",", " ,\t,"] {
+            check("10.0.0.1", &[(X, "203.0.113.9"), (F, empty)], "203.0.113.9");
+            check("10.0.0.1", &[(X, empty), (F, "for=203.0.113.9")], "203.0.113.9");
+            check("10.0.0.1", &[(X, empty), (F, empty)], "10.0.0.1");
+        }
     }
 
     #[test]

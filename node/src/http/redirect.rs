@@ -16,8 +16,8 @@ use super::App;
 use super::client_addr;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::pages;
 use super::short_path::code_of;
+use super::{list, pages};
 use crate::clicks::ClickEvent;
 use crate::limits::Subject;
 use crate::links::link::Destination;
@@ -116,12 +116,12 @@ const UNKNOWN: &str = "There is no link with this code, or it is not active.";
 
 /// Whether a client names HTML among what it takes. `*/*` names nothing: that is what programs send.
 fn wants_page(headers: &HeaderMap) -> bool {
-    let ranges =
-        headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    ranges.into_iter().any(|range| {
+    list::elements(headers, header::ACCEPT).any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let is_html = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
-        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+        let refused = |part: &str| {
+            part.split_once('=').is_some_and(|(name, q)| name.eq_ignore_ascii_case("q") && q.parse() == Ok(0.0))
+        };
         is_html && !parts.any(refused)
     })
 }
@@ -182,6 +182,9 @@ mod tests {
         check(&["text/html,application/xhtml+xml,*/*;q=0.8"], true);
         check(&["application/json, Text/HTML;q=0.5"], true);
         check(&["application/json", "text/html"], true);
+        check(&["", ",application/json, ,text/html,"], true);
+        check(&["text/html;Q=0,"], false);
+        check(&["", ","], false);
         check(&["text/html;q=0, application/json"], false);
         check(&["text/html; q=0.000"], false);
         check(&["text/htmlx"], false);

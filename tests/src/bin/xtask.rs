@@ -2,7 +2,7 @@
 use anyhow::Result;
 use clap::Parser;
 use shortener_tests::e2e::Scenario;
-use shortener_tests::tasks::{bench, checks, cluster, end_to_end, tiers};
+use shortener_tests::tasks::{agents, bench, checks, cluster, end_to_end, tiers};
 
 /// The project's tasks.
 #[derive(Parser)]
@@ -42,6 +42,12 @@ enum Task {
         #[arg(long, default_value_t = 8000)]
         port: u16,
     },
+    /// Write the list of crawlers that count as bots anew, from the pinned release of its package
+    Agents {
+        /// Move the pin to the newest release first
+        #[arg(long)]
+        newest: bool,
+    },
     /// Run a benchmark on this machine and print its table
     Bench {
         /// The benchmark and its arguments; `--help` lists them
@@ -62,6 +68,7 @@ fn main() -> Result<()> {
         Task::E2e { scenarios, short, write } => end_to_end::run(&scenarios, short, write),
         Task::Kind => end_to_end::cluster_to_play_with(),
         Task::Cluster { port } => cluster::run(port),
+        Task::Agents { newest } => agents::refresh(newest),
         Task::Bench { arguments } => bench::bench(&arguments),
     }
 }
