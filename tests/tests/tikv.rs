@@ -353,7 +353,7 @@ async fn read_settled(kv: &Kv, keys: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
             }
         }
     };
-    tokio::time::timeout(LOCK_LIVES + ELECTION, settled).await.expect("rows stay locked")
+    tokio::time::timeout(LOCK_LIVES + ELECTION, settled).await.unwrap_or_else(|_| panic!("rows stay locked"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
