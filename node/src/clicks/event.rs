@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_prefetch_at_is_a_bots() {
+    fn what_nobody_looks_at_is_a_bots() {
         assert!(!click(&Method::GET, &[("user-agent", FIREFOX)]).bot);
         assert!(click(&Method::HEAD, &[("user-agent", FIREFOX)]).bot);
         assert!(click(&Method::GET, &[]).bot, "no user agent");
