@@ -36,7 +36,7 @@ use crate::cores;
 use crate::http::admin::{self, Admin};
 use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
-use crate::http::serve::serve;
+use crate::http::serve::{ConnectionLimits, serve};
 use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
@@ -52,7 +52,6 @@ use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
-use files::ADMIN_CONNECTIONS_MAX;
 use shared::{Shared, keep_hot, share};
 
 /// How long connections are told to close before they are closed. Who uses one at least so often loses no request.
@@ -167,14 +166,15 @@ pub async fn run(
     let ready = Arc::new(AtomicBool::new(true));
     let admin_stops = CancellationToken::new();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone() };
-    let admin =
-        serve(listeners.admin, ADMIN_CONNECTIONS_MAX, admin::router(admin), admin_stops.clone(), Duration::ZERO, FLUSH);
+    let (limits, router) = (ConnectionLimits::ADMIN, admin::router(admin));
+    let admin = serve(listeners.admin, limits, router, admin_stops.clone(), Duration::ZERO, FLUSH);
     let admin = tokio::spawn(admin);
     tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
 
     let failure = {
+        let limits = ConnectionLimits { connections_max: files::connections_max(), ..ConnectionLimits::PUBLIC };
         let router = http::router(app.clone());
-        let public = serve(listeners.public, files::connections_max(), router, shutdown.clone(), FAREWELL, DRAIN);
+        let public = serve(listeners.public, limits, router, shutdown.clone(), FAREWELL, DRAIN);
         let not_ready = async {
             shutdown.cancelled().await;
             ready.store(false, Ordering::SeqCst);

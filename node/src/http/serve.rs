@@ -2,6 +2,8 @@
 //!
 //! Everything a stranger can hold open has a limit: connections, the time to send a header, headers, streams.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,37 +22,29 @@ use tower::ServiceExt;
 
 use super::client_addr::Peer;
 use super::unread;
+pub use limits::ConnectionLimits;
 
-/// How long a client may take to send a request's header; also how long an idle connection of HTTP/1 is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection is kept on which nothing is asked: silent from the start, or its last answer still not read.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// Bytes of a request's header: a target URL fits into none, cookies are not ours.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// Headers in a request.
-const HEADERS_MAX: usize = 64;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 128;
 /// How long to wait after `accept` failed for want of file descriptors: only closing connections helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether all are closed.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Serves `router` on `listener`, at most `connections_max` connections at once, until `shutdown`. Then connections that are in use are told
+/// Serves `router` on `listener` within `limits`, until `shutdown`. Then connections that are in use are told
 /// to close for as long as `farewell`, because who sends a request at the moment when an idle connection is closed has lost it; and
 /// what is in flight is waited for, at most `drain` in all.
 pub async fn serve(
     listener: TcpListener,
-    connections_max: usize,
+    limits: ConnectionLimits,
     router: Router,
     shutdown: CancellationToken,
     farewell: Duration,
     drain: Duration,
 ) {
-    let connections = Arc::new(Semaphore::new(connections_max));
-    let (builder, says_goodbye) = (Arc::new(builder()), Arc::new(AtomicBool::new(false)));
-    let server = Server { listener, connections, builder, router, graceful: GracefulShutdown::new(), says_goodbye };
+    let connections = Arc::new(Semaphore::new(limits.connections_max));
+    let (builder, says_goodbye) = (Arc::new(builder(&limits)), Arc::new(AtomicBool::new(false)));
+    let server =
+        Server { listener, limits, connections, builder, router, graceful: GracefulShutdown::new(), says_goodbye };
     server.accept_until(shutdown.cancelled()).await;
     server.says_goodbye.store(true, Ordering::Relaxed);
     let ended = tokio::time::timeout(drain, async {
@@ -66,6 +60,7 @@ pub async fn serve(
 
 struct Server {
     listener: TcpListener,
+    limits: ConnectionLimits,
     connections: Arc<Semaphore>,
     builder: Arc<Builder<TokioExecutor>>,
     router: Router,
@@ -102,6 +97,7 @@ impl Server {
     fn serve_connection(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let connection = self.graceful.watcher();
         let (builder, router, says_goodbye) = (self.builder.clone(), self.router.clone(), self.says_goodbye.clone());
+        let idle_timeout = self.limits.idle_timeout;
         tokio::spawn(async move {
             let activity = Arc::new(Activity::default());
             let active = activity.clone();
@@ -126,7 +122,7 @@ impl Server {
             tokio::select! {
                 // A connection that breaks off is the client's affair.
                 _ = connection.watch(serving.into_owned()) => {}
-                () = activity.idle() => {}
+                () = activity.idle(idle_timeout) => {}
             }
             drop(permit);
         });
@@ -149,11 +145,11 @@ impl Activity {
         InFlight(self)
     }
 
-    /// Resolves when no request has begun or been in flight for [`IDLE_TIMEOUT`], at most twice that.
-    async fn idle(&self) {
+    /// Resolves when no request has begun or been in flight for `timeout`, at most twice that.
+    async fn idle(&self, timeout: Duration) {
         loop {
             let begun = self.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(IDLE_TIMEOUT).await;
+            tokio::time::sleep(timeout).await;
             if self.begun.load(Ordering::Relaxed) == begun && self.in_flight.load(Ordering::Relaxed) == 0 {
                 return;
             }
@@ -189,20 +185,20 @@ async fn accept(
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX as usize)
-        .max_headers(HEADERS_MAX)
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.header_bytes_max as usize)
+        .max_headers(limits.headers_max)
         .pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(Some(HEADER_TIMEOUT));
+        .max_header_list_size(limits.header_bytes_max)
+        .max_concurrent_streams(limits.streams_max)
+        .keep_alive_interval(Some(limits.header_timeout));
     builder
 }

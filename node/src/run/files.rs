@@ -5,15 +5,14 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::http::serve::ConnectionLimits;
 use crate::kv::embedded::FILES_KEPT_OPEN;
 
 /// Most connections of the public at once.
-const CONNECTIONS_MAX: u64 = 16_384;
-/// Connections of probes and metrics at once.
-pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: u64 = ConnectionLimits::PUBLIC.connections_max as u64;
 /// What is not for connections of the public: the store's files, twice for those that a compaction reads and writes, the
 /// other listener's connections, and the odd file.
-const RESERVED: u64 = 2 * FILES_KEPT_OPEN as u64 + ADMIN_CONNECTIONS_MAX as u64 + 64;
+const RESERVED: u64 = 2 * FILES_KEPT_OPEN as u64 + ConnectionLimits::ADMIN.connections_max as u64 + 64;
 /// Connections that are taken however low the limit is: nobody runs a service on less.
 const CONNECTIONS_MIN: u64 = 64;
 
