@@ -25,6 +25,7 @@ use crate::allocation::authority::{Asks, Authority, OtherCodeLength};
 use crate::ambient::{Clock, UnixMs, random};
 use crate::kv::Kv;
 use crate::store::StoreError;
+use crate::store::idempotency::IdempotencySecret;
 use crate::traces::{self, STEP};
 use keeper::{LOOK_SOON, Pause, keep};
 
@@ -91,6 +92,8 @@ struct Shared {
 struct Keyspace {
     identity: u128,
     permutation: CodePermutation,
+    /// What callers' idempotency keys are hashed under.
+    idempotency_secret: IdempotencySecret,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,12 @@ impl Minter {
     /// What tells the keyspace from every other; none until the store has been reached.
     pub fn keyspace_identity(&self) -> Option<u128> {
         self.shared.keyspace.get().map(|keyspace| keyspace.identity)
+    }
+
+    /// What idempotency rows are hashed under.
+    pub fn idempotency_secret(&self) -> Result<IdempotencySecret, MintError> {
+        let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
+        Ok(keyspace.idempotency_secret.clone())
     }
 
     /// Waits until IDs can be minted, for `patience` at most. A fresh window is empty for its first milliseconds: a node that

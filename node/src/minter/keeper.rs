@@ -20,6 +20,7 @@ use crate::allocation::{
 };
 use crate::ambient::{UnixMs, random};
 use crate::store::StoreError;
+use crate::store::idempotency::IdempotencySecret;
 use crate::store::keyspace::{KeyspaceRow, keyspace_or_insert};
 use crate::traces::ROOT;
 
@@ -104,8 +105,9 @@ impl Shared {
         let mark = high_water_mark(&self.kv, self.code_length).await?;
         self.state().authority.see_mark(mark);
         let permutation = CodePermutation::new(&PermutationKey::new(keyspace.permutation_key), self.code_length);
+        let idempotency_secret = IdempotencySecret::of(&keyspace);
         // Only the keeper comes here, and what is there stays.
-        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation });
+        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation, idempotency_secret });
         Ok(())
     }
 
