@@ -9,8 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use prometheus::{Registry, TextEncoder};
+use tokio::sync::Semaphore;
 
 use super::App;
+
+/// Scrapes that are answered at once; the others wait in line. Each takes a core for milliseconds.
+const SCRAPES_MAX: usize = 1;
 
 /// What the admin listener tells of.
 #[derive(Clone)]
@@ -26,10 +30,11 @@ pub struct Admin {
 
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
+    let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(move |State(admin): State<Admin>| metrics(admin, scrapes.clone())))
         .with_state(admin)
 }
 
@@ -40,14 +45,22 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    admin.app.metrics.refresh();
-    admin.app.minter.refresh_metrics();
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
+/// Gathered on a thread of its own: many scrapes must not hold up probes, nor the public.
+async fn metrics(admin: Admin, scrapes: Arc<Semaphore>) -> Response {
+    let Ok(place) = scrapes.acquire_owned().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let gathered = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        admin.app.metrics.refresh();
+        admin.app.minter.refresh_metrics();
+        TextEncoder::new().encode_to_string(&admin.registry.gather())
+    });
+    match gathered.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Err(error)) => {
             tracing::error!(%error, "cannot encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+        // The panic itself is on standard error, with its place.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

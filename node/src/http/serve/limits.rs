@@ -30,7 +30,4 @@ impl ConnectionLimits {
         headers_max: 100,
         streams_max: 128,
     };
-
-    /// For probes and metrics: few callers, each with small requests.
-    pub const ADMIN: Self = Self { connections_max: 64, ..Self::PUBLIC };
 }
