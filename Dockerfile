@@ -18,5 +18,6 @@ COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 ENV DATABASE_URL=embedded:/data
 VOLUME /data
-EXPOSE 8000 9000
+# Probes and metrics are on port 9000 of the container's own loopback, unless ADMIN_ADDR says otherwise.
+EXPOSE 8000
 ENTRYPOINT ["/usr/local/bin/shortener-node"]

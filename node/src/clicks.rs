@@ -6,7 +6,7 @@
 //! nothing if it was written after all. Where nodes share a Redis Cluster a batch goes through a queue there ([`queue`]), out
 //! of which any node writes it. [`summary()`] reads the rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ pub mod user_agent;
 pub mod visitor;
 pub mod writing;
 
-pub use self::country::Countries;
+pub use self::country::{Countries, CountriesNow};
 pub use self::event::{ClickEvent, ClickedLink};
 pub use self::metrics::ClickMetrics;
 pub use self::summary::{Summary, summary};
@@ -75,23 +75,24 @@ impl Clicks {
 /// Reads what the requests said.
 pub struct ClickReader {
     kv: Kv,
-    countries: Countries,
+    countries: CountriesNow,
     agents: Agents,
     salts: Salts,
 }
 
 impl ClickReader {
     /// Tells visitors apart by the salts in `kv`.
-    pub fn new(kv: Kv, countries: Countries) -> Self {
+    pub fn new(kv: Kv, countries: CountriesNow) -> Self {
         Self { kv, countries, agents: Agents::default(), salts: Salts::default() }
     }
 
     /// The clicks of these events.
     async fn read(&mut self, batch: &[(ClickId, ClickEvent)]) -> Result<Vec<(ClickId, Click)>, StoreError> {
         let mut clicks = Vec::with_capacity(batch.len());
+        let countries = self.countries.read().unwrap_or_else(PoisonError::into_inner).clone();
         for (id, event) in batch {
             let salt = self.salts.of(&self.kv, Day::of(event.at())).await?;
-            clicks.push((*id, event.read(&self.countries, &mut self.agents, &salt)));
+            clicks.push((*id, event.read(&countries, &mut self.agents, &salt)));
         }
         Ok(clicks)
     }

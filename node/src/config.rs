@@ -6,7 +6,8 @@
 
 mod parse;
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,8 +28,12 @@ use crate::links::takedowns::{Order, meant};
 use crate::public_url::{BaseUrl, PublicUrls, UnknownHosts};
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
-pub use parse::Secret;
+pub use parse::{RedisSource, Secret};
 
+/// The port of the public HTTP listener, unless an address is given.
+const PUBLIC_PORT: u16 = 8000;
+/// The port of the probes and metrics listener, unless an address is given.
+const ADMIN_PORT: u16 = 9000;
 /// The longest that anything may lag behind: a click its count, a node's copy its link.
 const WAIT_MAX: Duration = Duration::from_hours(1);
 
@@ -38,12 +43,13 @@ const WAIT_MAX: Duration = Duration::from_hours(1);
 pub struct Settings {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Address of the public HTTP listener.
-    #[arg(long, env, default_value = "0.0.0.0:8000")]
-    listen_addr: SocketAddr,
-    /// Address of the probes and metrics listener.
-    #[arg(long, env, default_value = "0.0.0.0:9000")]
-    admin_addr: SocketAddr,
+    /// Address of the public HTTP listener. Default: port 8000 of all interfaces, IPv4 and IPv6.
+    #[arg(long, env)]
+    listen_addr: Option<SocketAddr>,
+    /// Address of the probes and metrics listener. Default: `127.0.0.1:9000`; with an `ALLOCATION` of lease, where the kubelet
+    /// asks, port 9000 of all interfaces.
+    #[arg(long, env)]
+    admin_addr: Option<SocketAddr>,
     /// What short URLs begin with.
     #[arg(long, env, default_value = "http://localhost:8000", value_parser = BaseUrl::parse)]
     base_url: BaseUrl,
@@ -280,6 +286,53 @@ pub enum Allocation {
     Lease,
 }
 
+/// What a listener is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenOn {
+    /// This address.
+    Address(SocketAddr),
+    /// A port of all interfaces, IPv4 and, where the machine has it, IPv6.
+    AllInterfaces {
+        /// The port.
+        port: u16,
+    },
+}
+
+impl ListenOn {
+    fn port(self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::AllInterfaces { port } => port,
+        }
+    }
+
+    /// Its one interface; none for all of them.
+    fn interface(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()).filter(|ip| !ip.is_unspecified()),
+            Self::AllInterfaces { .. } => None,
+        }
+    }
+
+    /// Whether the two cannot both be listened on. Port 0 is another one each time.
+    fn collides(self, other: Self) -> bool {
+        let shares_an_interface = match (self.interface(), other.interface()) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.port() != 0 && self.port() == other.port() && shares_an_interface
+    }
+}
+
+impl fmt::Display for ListenOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::AllInterfaces { port } => write!(f, "port {port} of all interfaces"),
+        }
+    }
+}
+
 /// Where links are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
@@ -315,15 +368,17 @@ pub struct RateLimits {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Public HTTP.
-    pub listen_addr: SocketAddr,
+    pub listen_on: ListenOn,
     /// Probes and metrics.
-    pub admin_addr: SocketAddr,
+    pub admin_listen_on: ListenOn,
     /// What short URLs begin with, for each domain.
     pub public_urls: PublicUrls,
     /// Where links are kept.
     pub database: Database,
     /// The cache that nodes share; `None`: this process's own.
     pub redis: Option<RedisSettings>,
+    /// Where these settings come from, for when its files are replaced.
+    pub redis_source: RedisSource,
     /// Signs access tokens; `None`: the one generated with the data.
     pub secret_key: Option<SecretKey>,
     /// Still accepted for access tokens.
@@ -447,10 +502,8 @@ impl Settings {
         if self.local_cache_bytes < parse::MIB {
             return Err(invalid("LOCAL_CACHE_BYTES", "must be at least 1MiB"));
         }
-        if self.listen_addr == self.admin_addr && self.listen_addr.port() != 0 {
-            return Err(invalid("ADMIN_ADDR", "must differ from LISTEN_ADDR: metrics are not for the public"));
-        }
         let mut warnings = parse::open_files(self.secret_files());
+        let (listen_on, admin_listen_on) = self.listeners()?;
         let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
         let secret_key = parse::signing_secret("SECRET_KEY", self.secret_key, self.secret_key_file)?;
         let (secret_key_previous, warning) =
@@ -460,9 +513,17 @@ impl Settings {
             return Err(invalid("SECRET_KEY_PREVIOUS", "needs SECRET_KEY: it names the key before that one"));
         }
         let database = database(self.database_url, tls, secret_key.is_some())?;
-        let certificates = parse::redis_certificates(self.redis_ca, self.redis_cert, self.redis_key)?;
-        let login = parse::redis_login(self.redis_username, self.redis_password, self.redis_password_file)?;
-        let redis = parse::redis(self.redis_url, self.redis_url_file, certificates, login)?;
+        let redis_source = RedisSource {
+            url: self.redis_url,
+            url_file: self.redis_url_file,
+            username: self.redis_username,
+            password: self.redis_password,
+            password_file: self.redis_password_file,
+            ca: self.redis_ca,
+            cert: self.redis_cert,
+            key: self.redis_key,
+        };
+        let redis = redis_source.read()?;
         let public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
         let public_urls = match self.unknown_hosts {
@@ -472,11 +533,12 @@ impl Settings {
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
-            listen_addr: self.listen_addr,
-            admin_addr: self.admin_addr,
+            listen_on,
+            admin_listen_on,
             public_urls,
             database,
             redis,
+            redis_source,
             secret_key,
             secret_key_previous,
             access_token_ttl: Duration::from_secs(self.access_token_expire_minutes * 60),
@@ -527,6 +589,21 @@ impl Settings {
         };
         not_yet("OIDC_ISSUER", self.oidc_issuer.is_some())?;
         not_yet("OIDC_AUDIENCE", self.oidc_audience.is_some())
+    }
+
+    /// What the two listeners are bound to. The admin port is for this machine alone, unless the operator runs the node: there the
+    /// kubelet asks, from outside the pod.
+    fn listeners(&self) -> Result<(ListenOn, ListenOn), ConfigError> {
+        let public = self.listen_addr.map_or(ListenOn::AllInterfaces { port: PUBLIC_PORT }, ListenOn::Address);
+        let admin_default = match self.allocation {
+            Allocation::Own => ListenOn::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT))),
+            Allocation::Lease => ListenOn::AllInterfaces { port: ADMIN_PORT },
+        };
+        let admin = self.admin_addr.map_or(admin_default, ListenOn::Address);
+        if public.collides(admin) {
+            return Err(invalid("ADMIN_ADDR", "must differ from LISTEN_ADDR: metrics are not for the public"));
+        }
+        Ok((public, admin))
     }
 
     /// The node's own Lease, if IDs are handed out through it.
@@ -608,8 +685,8 @@ mod tests {
     #[test]
     fn nothing_is_required_and_the_defaults_are_those_of_the_contract() {
         let config = check(&[]).unwrap();
-        assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
-        assert_eq!(config.admin_addr.to_string(), "0.0.0.0:9000");
+        assert_eq!(config.listen_on, ListenOn::AllInterfaces { port: 8000 });
+        assert_eq!(config.admin_listen_on, ListenOn::Address(SocketAddr::from(([127, 0, 0, 1], 9000))));
         assert_eq!(config.public_urls.base().as_str(), "http://localhost:8000");
         assert_eq!(config.database, Database::Embedded(PathBuf::from("./data")));
         assert_eq!(config.access_token_ttl, Duration::from_mins(30));
@@ -663,6 +740,9 @@ mod tests {
             (&["--local-cache-bytes", "12"], "LOCAL_CACHE_BYTES"),
             (&["--local-cache-bytes", "12 parsecs"], "--local-cache-bytes"),
             (&["--admin-addr", "0.0.0.0:8000"], "ADMIN_ADDR"),
+            (&["--admin-addr", "127.0.0.1:8000"], "ADMIN_ADDR"),
+            (&["--listen-addr", "0.0.0.0:9000"], "ADMIN_ADDR"),
+            (&["--listen-addr", "[::1]:8001", "--admin-addr", "[::1]:8001"], "ADMIN_ADDR"),
             (&["--allocation", "lease"], "ALLOCATION"),
             (&["--allocation", "operator"], "--allocation"),
             (&["--pod-name", "Main_0"], "--pod-name"),
@@ -705,7 +785,9 @@ mod tests {
             let common = ["--allocation", "lease", "--database-url", "tikv://pd-0:2379", "--secret-key", key];
             check(&common.into_iter().chain(told).collect::<Vec<_>>())
         };
-        let lease = without(None).unwrap().lease.unwrap();
+        let config = without(None).unwrap();
+        assert_eq!(config.admin_listen_on, ListenOn::AllInterfaces { port: 9000 }, "the kubelet asks from outside");
+        let lease = config.lease.unwrap();
         assert_eq!(
             (lease.pod.as_str(), lease.namespace.as_str(), lease.cluster.as_str()),
             ("main-7c9-x", "links", "main")

@@ -160,6 +160,14 @@ impl Kv {
         }
     }
 
+    /// Whether nothing can be written because the disk is full. Reads go on.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Embedded(engine) => engine.is_full(),
+            Self::Tikv(_) => false,
+        }
+    }
+
     /// Where the store's files are; none when they are not on this machine.
     pub fn place(&self) -> Option<Place> {
         match self {

@@ -30,9 +30,11 @@ pub mod kv;
 pub mod resilience;
 
 pub mod ambient;
+pub mod core_dumps;
 pub mod cores;
 pub mod invalid;
 pub mod keyed_hash;
+pub mod tls_files;
 pub mod traces;
 
-pub use run::{Listeners, run};
+pub use run::{Listeners, Orders, run};

@@ -11,15 +11,18 @@ use shortener_node::ambient::Clock;
 use shortener_node::config::{Config, Settings, Task};
 use shortener_node::run::once::{run_once, take_down};
 use shortener_node::traces::{Traces, TracesError};
-use shortener_node::{Listeners, logging, run};
+use shortener_node::{Listeners, Orders, core_dumps, logging, run};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// How long reads of the disk have to end after everything else has.
 const STUCK_READS: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    // Before any secret is read.
+    if let Err(error) = core_dumps::turn_off() {
+        return complain(&format!("cannot turn core dumps off: {error}"), 1);
+    }
     let task = match task() {
         Ok(task) => task,
         Err(code) => return code,
@@ -86,14 +89,22 @@ fn complain(problem: &str, code: u8) -> ExitCode {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
+    let orders = Orders::default();
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let asked = shutdown.clone();
+    let mut hangup = signal(SignalKind::hangup())?;
+    let given = orders.clone();
     tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
-        asked.cancel();
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                // A terminal that closes, or an administrator who has replaced a file.
+                Some(()) = hangup.recv() => given.read_files_again(),
+            }
+        }
+        given.shutdown.cancel();
     });
     let listeners = Listeners::bind(&config)?;
-    run(config, listeners, Clock::system(), shutdown).await?;
+    run(config, listeners, Clock::system(), orders).await?;
     Ok(())
 }

@@ -27,6 +27,7 @@ use crate::ambient::{Clock, UnixMs, random};
 use crate::keyed_hash::derive;
 use crate::kv::Kv;
 use crate::store::StoreError;
+use crate::store::idempotency::IdempotencySecret;
 use crate::traces::{self, STEP};
 use keeper::{LOOK_SOON, Pause, keep};
 
@@ -93,7 +94,10 @@ struct Shared {
 struct Keyspace {
     identity: u128,
     permutation: CodePermutation,
+    /// What has a key of its own derived from it for each use.
     secret: PermutationKey,
+    /// What callers' idempotency keys are hashed under.
+    idempotency_secret: IdempotencySecret,
 }
 
 #[derive(Debug)]
@@ -169,6 +173,12 @@ impl Minter {
     pub fn keyspace_key(&self, label: &[u8]) -> Result<Zeroizing<[u8; 32]>, MintError> {
         let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
         Ok(derive(keyspace.secret.as_bytes(), label))
+    }
+
+    /// What idempotency rows are hashed under.
+    pub fn idempotency_secret(&self) -> Result<IdempotencySecret, MintError> {
+        let keyspace = self.shared.keyspace.get().ok_or(MintError::NoKeyspace)?;
+        Ok(keyspace.idempotency_secret.clone())
     }
 
     /// Waits until IDs can be minted, for `patience` at most. A fresh window is empty for its first milliseconds: a node that

@@ -1,13 +1,15 @@
 //! Puts a node together, serves until it is told to stop, and takes it apart again without losing anything.
 
-mod blocked_hosts;
 mod files;
+mod files_in_use;
+mod followed;
+mod listen;
 pub mod once;
+mod private_file;
 mod secret_key;
 mod shared;
 mod takedowns;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +18,7 @@ use std::time::Duration;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Gauge, IntCounter, Registry};
 use shortener_crds::ids::worker_id::WORKERS;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,14 +33,14 @@ use crate::cache::Cache;
 use crate::cache::local::LocalCache;
 use crate::cache::memory::Memory;
 use crate::clicks::queue::{ClickQueue, ClickQueueReader};
-use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, ClickStore, Clicks, Countries};
-use crate::config::{Config, Database};
+use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, ClickStore, Clicks};
+use crate::config::{Config, Database, ListenOn};
 use crate::cores;
 use crate::http::admin::{self, Admin};
 use crate::http::drawing::Drawing;
 use crate::http::guard::API_IN_FLIGHT_MAX;
 use crate::http::metrics::HttpMetrics;
-use crate::http::serve::{Backlog, ConnectionLimits, listen, serve};
+use crate::http::serve::{Backlog, ConnectionLimits, serve};
 use crate::http::{self, App};
 use crate::kv::Kv;
 use crate::kv::embedded::{Embedded, OpenError};
@@ -57,7 +58,10 @@ use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::sweeper::{self, Sweeper};
+use files_in_use::InUse;
 use shared::{Shared, keep_hot, share};
+
+pub use listen::Listeners;
 
 /// How long connections are told to close before they are closed. Who uses one at least so often loses no request.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -83,12 +87,12 @@ const CLICKS_WAITING_MAX: usize = 65_536;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// An address cannot be listened on.
-    #[error("{setting}: cannot listen on {address}: {source}")]
+    #[error("{setting}: cannot listen on {on}: {source}")]
     Listen {
         /// The setting.
         setting: &'static str,
         /// The address.
-        address: SocketAddr,
+        on: ListenOn,
         /// Why not.
         source: std::io::Error,
     },
@@ -131,41 +135,30 @@ pub enum RunError {
     Start(String),
 }
 
-/// Where a node listens.
-#[derive(Debug)]
-pub struct Listeners {
-    /// Public HTTP.
-    pub public: TcpListener,
-    /// Probes and metrics.
-    pub admin: TcpListener,
+/// What a running node is told; clones tell the same node.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// To stop.
+    pub shutdown: CancellationToken,
+    /// How often it was told to read its files again.
+    read_files: watch::Sender<u64>,
 }
 
-impl Listeners {
-    /// Binds the addresses of the configuration.
-    pub fn bind(config: &Config) -> Result<Self, RunError> {
-        Ok(Self {
-            public: bind("LISTEN_ADDR", config.listen_addr, &ConnectionLimits::PUBLIC)?,
-            admin: bind("ADMIN_ADDR", config.admin_addr, &ConnectionLimits::ADMIN)?,
-        })
+impl Orders {
+    /// Has every file that may be replaced read at once, whether it changed or not.
+    pub fn read_files_again(&self) {
+        self.read_files.send_modify(|times| *times = times.wrapping_add(1));
     }
 }
 
-fn bind(setting: &'static str, address: SocketAddr, limits: &ConnectionLimits) -> Result<TcpListener, RunError> {
-    listen(address, limits).map_err(|source| RunError::Listen { setting, address, source })
-}
-
-/// Runs a node until `shutdown`, or until its store fails.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    clock: Clock,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
+/// Runs a node until `orders` say that it stops, or until its store fails.
+pub async fn run(config: Config, listeners: Listeners, clock: Clock, orders: Orders) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let registry = Registry::new();
-    let (app, background) = assemble(config, clock, &registry).await?;
+    let (app, background) = assemble(config, clock, &orders, &registry).await?;
+    let Orders { shutdown, .. } = orders;
     // A fleet whose nodes are replaced is to lose no create to one that has no IDs yet.
     tokio::select! {
         () = app.minter.settled(SETTLE) => {}
@@ -175,11 +168,8 @@ pub async fn run(
     let admin_stops = CancellationToken::new();
     let last_metrics = Arc::default();
     let admin = Admin { registry, ready: ready.clone(), app: app.clone(), last_metrics };
-    let (limits, router) = (ConnectionLimits::ADMIN, admin::router(admin));
-    let backlog = app.backlog.clone();
-    let admin = serve(listeners.admin, limits, backlog, router, admin_stops.clone(), Duration::ZERO, FLUSH);
-    let admin = tokio::spawn(admin);
-    tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_addr, "ready");
+    let admin = tokio::spawn(shortener_probes::serve(listeners.admin, admin::router(admin), admin_stops.clone()));
+    tracing::info!(url = app.config.public_urls.base().as_str(), listening = %app.config.listen_on, "ready");
 
     let failure = {
         let limits = ConnectionLimits { connections_max: files::connections_max(), ..ConnectionLimits::PUBLIC };
@@ -246,7 +236,11 @@ fn open(
     background: &mut Background,
 ) -> Result<Kv, OpenError> {
     match database {
-        Database::Embedded(directory) => Embedded::open(directory, clock.clone()).map(Kv::Embedded),
+        Database::Embedded(directory) => {
+            let engine = Embedded::open(directory, clock.clone())?;
+            background.spawn(engine.clone().keep(background.shutdown.clone()));
+            Ok(Kv::Embedded(engine))
+        }
         Database::Tikv(settings) => {
             let engine = Tikv::new(settings, clock.clone(), metrics);
             background.spawn(engine.clone().keep(background.shutdown.clone()));
@@ -256,7 +250,12 @@ fn open(
 }
 
 /// Puts a node together on its store.
-async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(Arc<App>, Background), RunError> {
+async fn assemble(
+    config: Config,
+    clock: Clock,
+    orders: &Orders,
+    registry: &Registry,
+) -> Result<(Arc<App>, Background), RunError> {
     let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
     let back_ends = BackEndMetrics::register(registry)?;
     let kv = open(&config.database, &clock, &back_ends, &mut background)?;
@@ -279,13 +278,17 @@ async fn assemble(config: Config, clock: Clock, registry: &Registry) -> Result<(
         let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, clock.clone()).await?;
         background.spawn(lease.keep(background.shutdown.clone()));
     }
-    let clicks = start_clicks(&config, &kv, &minter, &clock, shared.as_ref(), registry, &mut background)?;
-    let blocked_hosts = blocked_hosts::load(config.blocked_hosts_file.as_deref())?;
-    if let Some(path) = config.blocked_hosts_file.clone() {
-        background.spawn(blocked_hosts::follow(path, blocked_hosts.clone(), background.shutdown.clone()));
-    }
-    let blocked = Takedowns::new(blocked_hosts);
+    let countries = files_in_use::load_countries(config.geoip_database.as_deref())?;
+    let reads_and_writes = (ClickReader::new(kv.clone(), countries.clone()), click_rows(&kv, &minter));
+    let boot = minter.boot_id().0;
+    let clicks = start_clicks(&config, reads_and_writes, boot, &clock, shared.as_ref(), registry, &mut background)?;
+    let blocked_hosts = files_in_use::load_blocked_hosts(config.blocked_hosts_file.as_deref())?;
+    let blocked = Takedowns::new(blocked_hosts.clone());
     follow_takedowns(&config, &kv, &blocked, &mut background).await;
+    let redis = shared.as_ref().map(|shared| &shared.redis);
+    let in_use = InUse { config: &config, blocked_hosts: &blocked_hosts, countries: &countries, kv: &kv, redis };
+    let stops = background.shutdown.clone();
+    background.spawn(followed::follow(in_use.followed(), orders.read_files.subscribe(), stops));
     let expiring = sweeper::table(config.analytics_retention_days);
     background.spawn(Sweeper::new(kv.clone(), clock.clone(), expiring).run(background.shutdown.clone()));
     let links = Links::new(LinksParts {
@@ -342,35 +345,31 @@ async fn follow_takedowns(config: &Config, kv: &Kv, blocked: &Takedowns, backgro
     background.spawn(following);
 }
 
+/// Rows of clicks, counted in the shard of the node's worker ID.
+fn click_rows(kv: &Kv, minter: &Minter) -> ClickRows {
+    let boot = minter.boot_id().0;
+    // Without a worker ID, a number beyond all of them that hardly anybody else has: counting goes on.
+    let stand_in = WORKERS + u16::try_from(boot % u128::from(u16::MAX - WORKERS)).unwrap_or_default();
+    let minter = minter.clone();
+    ClickRows::new(kv.clone(), move || minter.worker_id().map_or(stand_in, u16::from))
+}
+
 fn start_clicks(
     config: &Config,
-    kv: &Kv,
-    minter: &Minter,
+    (reader, rows): (ClickReader, ClickRows),
+    boot: u128,
     clock: &Clock,
     shared: Option<&Shared>,
     registry: &Registry,
     background: &mut Background,
 ) -> Result<Clicks, RunError> {
-    let countries = match &config.geoip_database {
-        None => Countries::unknown(),
-        Some(path) => Countries::open(path)
-            .map_err(|error| RunError::File { setting: "GEOIP_DATABASE", problem: error.to_string() })?,
-    };
     let settings = ClickSettings {
         batch_size: config.analytics_batch_size,
         flush_interval: config.analytics_flush_interval,
         retention_days: config.analytics_retention_days,
         queue_events_max: CLICKS_WAITING_MAX,
     };
-    let boot = minter.boot_id().0;
-    let shard = {
-        let minter = minter.clone();
-        // Without a worker ID, a number beyond all of them that hardly anybody else has: counting goes on.
-        let stand_in = WORKERS + u16::try_from(boot % u128::from(u16::MAX - WORKERS)).unwrap_or_default();
-        move || minter.worker_id().map_or(stand_in, u16::from)
-    };
     let metrics = ClickMetrics::register(registry)?;
-    let (reader, rows) = (ClickReader::new(kv.clone(), countries), ClickRows::new(kv.clone(), shard));
     let stops = || background.shutdown.clone();
     let Some(Shared { redis, .. }) = shared else {
         let (clicks, consumer) = clicks::pipeline(&settings, boot, ClickStore::new(reader, rows), &metrics);

@@ -39,8 +39,9 @@ pub struct Run {
     /// Image of the nodes of resources that name none.
     #[arg(long, env, default_value = concat!("shortener:", env!("CARGO_PKG_VERSION")))]
     pub node_image: String,
-    /// Address of the probes and metrics.
-    #[arg(long, env, default_value = "0.0.0.0:9090")]
+    /// Address of the probes and metrics. The chart and the manifest name all interfaces, because the kubelet asks from outside
+    /// the pod.
+    #[arg(long, env, default_value = "127.0.0.1:9090")]
     pub metrics_addr: SocketAddr,
     /// Whether of several operators one works. Without it all do, which costs work and harms nothing.
     #[arg(long, env, default_value_t = true, action = clap::ArgAction::Set)]

@@ -10,13 +10,16 @@ use kube::Client;
 use shortener_operator::check::check;
 use shortener_operator::config::{Check, Command, LogFormat, LogLevel, Run, Settings};
 use shortener_operator::observe::Scope;
-use shortener_operator::{manifest, run};
+use shortener_operator::{core_dumps, manifest, run};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Err(error) = core_dumps::turn_off() {
+        return complain(&format!("cannot turn core dumps off: {error}"));
+    }
     let settings = Settings::parse();
     let done = match settings.command {
         Command::Run(settings) => reconcile(&settings),
@@ -59,9 +62,17 @@ async fn reconcile(settings: &Run) -> anyhow::Result<()> {
     log_to_stdout(settings);
     let shutdown = CancellationToken::new();
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let asked = shutdown.clone();
     tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                // A terminal that closes ends nothing.
+                Some(()) = hangup.recv() => {}
+            }
+        }
         asked.cancel();
     });
     let client = Client::try_default().await?;

@@ -123,6 +123,7 @@ pub fn manifest(settings: &Manifest) -> Result<String, ManifestError> {
         policy,
         binding,
         deployment(&metadata(true), &labels, image),
+        network_policy(&metadata(true), &labels),
     ];
     let mut yaml = definition()?;
     for one in &documents {
@@ -158,6 +159,7 @@ fn deployment(metadata: &Value, labels: &Value, image: &str) -> Value {
                         "args": ["run"],
                         "env": [
                             {"name": "NODE_IMAGE", "value": image},
+                            {"name": "METRICS_ADDR", "value": "0.0.0.0:9090"},
                             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                             {"name": "OPERATOR_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
                         ],
@@ -177,6 +179,16 @@ fn deployment(metadata: &Value, labels: &Value, image: &str) -> Value {
                 },
             },
         },
+    })
+}
+
+/// Nobody reaches the operators but the kubelet, which needs no rule. Whoever reads their metrics adds one.
+fn network_policy(metadata: &Value, labels: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"], "ingress": []},
     })
 }
 

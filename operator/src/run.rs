@@ -9,10 +9,9 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
-use prometheus::{Encoder, Registry, TextEncoder};
-use shortener_crds::causes::Causes;
+use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,6 +25,9 @@ use crate::observe::Watches;
 use crate::plan::resources::FIELD_MANAGER;
 use crate::scaling::Scaling;
 use crate::settled::Settled;
+
+/// Scrapes that are answered at once; the others wait in line. Each takes a core for milliseconds.
+const SCRAPES_MAX: usize = 1;
 
 /// Why the operator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +54,8 @@ pub async fn run(
     let metrics = Metrics::register(&registry)?;
     let (ready, is_ready) = watch::channel(false);
     // Nothing of this outlives it, also when it is dropped.
-    let _serving =
-        AbortOnDropHandle::new(tokio::spawn(serve_metrics(metrics_listener, registry, is_ready, shutdown.clone())));
+    let serving = shortener_probes::serve(metrics_listener, admin_router(registry, is_ready), shutdown.clone());
+    let _serving = AbortOnDropHandle::new(tokio::spawn(serving));
     let me = match &settings.pod_name {
         Some(name) => name.clone(),
         None => hex::encode(ambient::random::<8>().map_err(RunError::Random)?),
@@ -120,24 +122,17 @@ async fn show_leadership(mut leads: watch::Receiver<bool>, metrics: Metrics) {
 struct Admin {
     registry: Registry,
     ready: watch::Receiver<bool>,
+    scrapes: Arc<Semaphore>,
 }
 
 /// `/livez`, `/readyz` and `/metrics`.
-async fn serve_metrics(
-    listener: TcpListener,
-    registry: Registry,
-    ready: watch::Receiver<bool>,
-    shutdown: CancellationToken,
-) {
-    let router = Router::new()
+fn admin_router(registry: Registry, ready: watch::Receiver<bool>) -> Router {
+    let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
+    Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
-        .with_state(Admin { registry, ready });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await });
-    if let Err(error) = serving.await {
-        tracing::error!(error = %Causes(&error), "metrics are not served any more");
-    }
+        .with_state(Admin { registry, ready, scrapes })
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
@@ -147,8 +142,12 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn render(State(admin): State<Admin>) -> Result<String, StatusCode> {
-    let mut text = Vec::new();
-    let encoded = TextEncoder::new().encode(&admin.registry.gather(), &mut text);
-    encoded.ok().and_then(|()| String::from_utf8(text).ok()).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+/// Gathered on a thread of its own: many scrapes must not hold up probes, nor the work.
+async fn render(State(Admin { registry, scrapes, .. }): State<Admin>) -> Result<String, StatusCode> {
+    let place = scrapes.acquire_owned().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let gathered = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        TextEncoder::new().encode_to_string(&registry.gather())
+    });
+    gathered.await.ok().and_then(Result::ok).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -88,6 +88,7 @@ fn one_manifest_installs_everything() {
         "ClusterRole",
         "ValidatingAdmissionPolicy",
         "Deployment",
+        "NetworkPolicy",
     ] {
         assert!(kinds.contains(&kind), "{kind} is missing: {kinds:?}");
     }

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod collector;
+pub mod crowd;
 pub mod delay;
 pub mod discovery;
 pub mod e2e;

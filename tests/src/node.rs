@@ -3,7 +3,7 @@
 //! process that started it.
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ const LOG_TAIL_BYTES: usize = 4_096;
 pub struct NodeBuilder {
     binary: Option<PathBuf>,
     data: Option<Arc<TempDir>>,
+    /// What the public listener is bound to.
+    interface: IpAddr,
     settings: BTreeMap<String, String>,
 }
 
@@ -48,6 +50,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn data(mut self, data: Arc<TempDir>) -> Self {
         self.data = Some(data);
+        self
+    }
+
+    /// Has the public listener on this address, which 127.0.0.1 must reach.
+    #[must_use]
+    pub fn listen_on(mut self, interface: IpAddr) -> Self {
+        self.interface = interface;
         self
     }
 
@@ -81,7 +90,7 @@ impl NodeBuilder {
             .args(DIE_WITH_PARENT)
             .arg(&binary)
             .current_dir(data.path())
-            .env("LISTEN_ADDR", format!("127.0.0.1:{port}"))
+            .env("LISTEN_ADDR", SocketAddr::new(self.interface, port).to_string())
             .env("ADMIN_ADDR", format!("127.0.0.1:{admin_port}"))
             .env("BASE_URL", &base_url)
             .env("DATABASE_URL", format!("embedded:{}", data.path().join("store").display()))
@@ -119,7 +128,7 @@ impl Node {
             [("REQUESTS", "1000000"), ("ANONYMOUS", "1000000"), ("REGISTER", "1000000/60"), ("LOGIN", "1000000/60")];
         let settings =
             limits.into_iter().map(|(name, limit)| (format!("RATE_LIMIT_{name}"), limit.to_owned())).collect();
-        NodeBuilder { binary: None, data: None, settings }
+        NodeBuilder { binary: None, data: None, interface: Ipv4Addr::LOCALHOST.into(), settings }
     }
 
     /// A started node with the defaults of a test.
@@ -194,6 +203,11 @@ impl Node {
     /// Asks the node to stop (SIGTERM) without waiting.
     pub fn terminate(&self) -> Result<()> {
         self.signal(Signal::TERM)
+    }
+
+    /// Tells the node that its terminal is gone, or that files were replaced (SIGHUP).
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::HUP)
     }
 
     /// Makes the node hang (SIGSTOP): connections stay open and nothing answers.

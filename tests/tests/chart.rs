@@ -18,13 +18,14 @@ fn chart() -> Result<String> {
 }
 
 /// The templates that are ours to shape; the definition and the rules have their own tests.
-const SHAPED: [&str; 6] = [
+const SHAPED: [&str; 7] = [
     "templates/deployment.yaml",
     "templates/rbac.yaml",
     "templates/serviceaccount.yaml",
     "templates/poddisruptionbudget.yaml",
     "templates/metrics.yaml",
     "templates/tests/check.yaml",
+    "templates/networkpolicy.yaml",
 ];
 
 #[tokio::test]
@@ -35,6 +36,7 @@ async fn what_it_renders_stays_as_it_is() -> Result<()> {
         "--set=watchNamespace=links,nodeImage=registry.example/node:1,priorityClassName=high",
         "--set=metrics.podMonitor.enabled=true,metrics.dashboard.enabled=true",
         "--set=nodeSelector.disk=fast,podLabels.team=links,imagePullSecrets[0].name=pull",
+        "--set=networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
     ];
     for (name, values) in [("default", &[][..]), ("everything", &everything[..])] {
         let mut arguments =
@@ -59,6 +61,7 @@ async fn values_that_make_no_sense_are_refused_by_name() -> Result<()> {
         ("--set=watchNamespace=Not_A_Name", "watchNamespace"),
         ("--set=metrics.podMonitor.interval=often", "interval"),
         ("--set=crds.keep=perhaps", "keep"),
+        ("--set=networkPolicy.metricsFrom=everybody", "metricsFrom"),
     ];
     for (value, named) in wrong {
         let error =

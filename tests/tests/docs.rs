@@ -28,7 +28,7 @@ const ALL: [&str; 9] = [
     "CHANGELOG.md",
     "charts/shortener-operator/README.md",
 ];
-const MEMBERS: [&str; 4] = ["crds", "node", "operator", "tests"];
+const MEMBERS: [&str; 5] = ["crds", "node", "node/probes", "operator", "tests"];
 /// How a cell begins that names no test.
 const WITHOUT_A_TEST: [&str; 3] = ["Not yet held:", "By construction:", "By the gate:"];
 

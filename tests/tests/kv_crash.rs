@@ -373,6 +373,7 @@ mod full_disk {
     use shortener_node::kv::KvError;
     use shortener_node::kv::embedded::OpenError;
     use shortener_tests::full_disk::FullDisk;
+    use tokio_util::sync::CancellationToken;
 
     /// Commits from several tasks until the store refuses; gives the keys it acknowledged and those it left in doubt.
     async fn commit_until_refused(kv: &Kv) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
@@ -401,33 +402,106 @@ mod full_disk {
         (acknowledged.concat(), in_doubt.concat())
     }
 
-    /// At the smaller size the journal finds the disk full, at the larger one what sorts it into tables.
+    /// Commits one row, or several of them, without a pattern, so that compression does not make room.
+    async fn commit_rows(kv: &Kv, keys: &[Vec<u8>], bytes_each: usize) -> Result<(), KvError> {
+        let mut transaction = kv.begin().await?;
+        for key in keys {
+            let noise: Vec<u8> = std::iter::repeat_with(random::<1_024>).flatten().take(bytes_each).collect();
+            transaction.put(key.clone(), noise);
+        }
+        transaction.commit().await
+    }
+
+    async fn commit(kv: &Kv, key: &[u8], bytes: usize) -> Result<(), KvError> {
+        commit_rows(kv, &[key.to_vec()], bytes).await
+    }
+
+    /// Waits until a commit succeeds.
+    async fn until_committed(kv: &Kv, key: &[u8]) {
+        let committed = async {
+            while commit(kv, key, 10).await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(std::time::Duration::from_mins(1), committed).await;
+        in_time.expect("commits go on once there is room");
+    }
+
+    /// Everything acknowledged is there, and nothing that was refused.
+    async fn expect_kept(kv: &Kv, acknowledged: &[Vec<u8>], in_doubt: &[Vec<u8>]) {
+        let found: BTreeSet<_> = scan_all(kv, "").await.into_iter().map(|(key, _)| key).collect();
+        let lost = acknowledged.iter().filter(|key| !found.contains(*key)).count();
+        assert_eq!(lost, 0, "of {}", acknowledged.len());
+        let unasked = found.iter().filter(|key| !acknowledged.contains(key) && !in_doubt.contains(key)).count();
+        assert_eq!(unasked, 0, "what was refused is there");
+    }
+
+    /// At the smaller size there is too little room for a commit, at the larger one for what sorts the journal into tables, so that
+    /// the engine fails and is opened again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn when_the_disk_is_full_the_store_stops_and_keeps_what_it_acknowledged() {
+    async fn when_the_disk_is_full_commits_are_refused_and_reads_go_on_and_both_do_once_there_is_room() {
         for size_mib in [12, 48] {
             let Some(disk) = FullDisk::mount(size_mib) else { return };
             let kv = open(disk.path());
-            let (acknowledged, in_doubt) = commit_until_refused(&kv).await;
-            assert!(acknowledged.len() > 300, "{size_mib} MiB: {}", acknowledged.len());
             let Kv::Embedded(engine) = kv.clone() else { unreachable!("it was opened as one") };
-            let reason = engine.failed().await;
-            assert!(!reason.contains('\n'), "{reason}");
-            let unavailable = KvError::Unavailable { reason };
-            assert_eq!(kv.get(b"0/0").await, Err(unavailable.clone()));
-            assert_eq!(kv.begin().await.unwrap_err(), unavailable);
-            drop((kv, engine));
+            let kept = tokio::spawn(engine.keep(CancellationToken::new()));
+            let (mut acknowledged, in_doubt) = commit_until_refused(&kv).await;
+            println!("{size_mib} MiB: {} acknowledged, {} in doubt", acknowledged.len(), in_doubt.len());
+            assert!(acknowledged.len() > 300, "{size_mib} MiB: {}", acknowledged.len());
+            assert!(kv.is_full(), "{size_mib} MiB");
+            assert!(matches!(commit(&kv, b"refused", 10).await, Err(KvError::Unavailable { .. })));
+            for key in &acknowledged {
+                assert!(kv.get(key).await.unwrap().is_some(), "{size_mib} MiB: a read of a full disk");
+            }
 
             disk.remount("size=512m");
-            let kv = open(disk.path());
-            let found: BTreeSet<_> = scan_all(&kv, "").await.into_iter().map(|(key, _)| key).collect();
-            let lost = acknowledged.iter().filter(|key| !found.contains(*key)).count();
-            assert_eq!(lost, 0, "{size_mib} MiB: of {}", acknowledged.len());
-            let unasked = found.iter().filter(|key| !acknowledged.contains(key) && !in_doubt.contains(key)).count();
-            assert_eq!(unasked, 0, "{size_mib} MiB: what was refused is there");
-            let mut transaction = kv.begin().await.unwrap();
-            transaction.put("after".into(), Vec::new());
-            transaction.commit().await.unwrap();
+            until_committed(&kv, b"after").await;
+            acknowledged.push(b"after".to_vec());
+            assert!(!kv.is_full());
+            expect_kept(&kv, &acknowledged, &in_doubt).await;
+            kept.abort();
+            let _ = kept.await;
+            drop(kv);
+            expect_kept(&open(disk.path()), &acknowledged, &in_doubt).await;
         }
+    }
+
+    /// Somebody else takes the room between the look and the write: the journal ends in the middle of a commit.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_finds_the_disk_full_is_in_doubt_and_the_store_is_opened_again() {
+        let Some(disk) = FullDisk::mount(32) else { return };
+        let kv = open(disk.path());
+        let Kv::Embedded(engine) = kv.clone() else { unreachable!("it was opened as one") };
+        let kept = tokio::spawn(engine.keep(CancellationToken::new()));
+        commit(&kv, b"before", 100_000).await.unwrap();
+        let before = kv.snapshot().await.unwrap();
+        // Enough for the look, and not for the commit.
+        let filler = disk.path().join("filler");
+        fill(&filler, disk.path(), 2_200_000);
+        let torn = ["torn 1", "torn 2", "torn 3"].map(|key| key.as_bytes().to_vec());
+        assert_eq!(commit_rows(&kv, &torn, 1_000_000).await, Err(KvError::Undetermined));
+        assert!(kv.is_full() && matches!(commit(&kv, b"refused", 10).await, Err(KvError::Unavailable { .. })));
+        assert!(kv.get(b"before").await.unwrap().is_some(), "a read of a full disk");
+        let asked = kv.begin().await;
+        assert!(asked.is_err(), "nothing begins that could not commit");
+
+        // A snapshot that somebody holds keeps the old engine there, and nothing is lost for that.
+        std::fs::remove_file(&filler).unwrap();
+        assert!(before.get(b"before").await.unwrap().is_some());
+        drop(before);
+        until_committed(&kv, b"after").await;
+        expect_kept(&kv, &[b"before".to_vec(), b"after".to_vec()], &torn).await;
+        kept.abort();
+        let _ = kept.await;
+        drop(kv);
+        expect_kept(&open(disk.path()), &[b"before".to_vec(), b"after".to_vec()], &torn).await;
+    }
+
+    /// Writes a file that leaves this much room on the disk.
+    fn fill(filler: &std::path::Path, disk: &std::path::Path, bytes_left: u64) {
+        let space = rustix::fs::statvfs(disk).unwrap();
+        let free = space.f_bavail * space.f_frsize;
+        std::fs::write(filler, vec![1; usize::try_from(free - bytes_left).unwrap()]).unwrap();
     }
 
     #[tokio::test]

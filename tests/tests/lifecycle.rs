@@ -1,5 +1,10 @@
 //! A node's beginnings and ends: killed or stopped under load it loses nothing that it acknowledged, and what it cannot
 //! start with it refuses in one line.
+mod lifecycle {
+    mod admin_port;
+    mod process;
+}
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +52,11 @@ async fn a_node_stopped_under_load_exits_cleanly_and_keeps_what_it_acknowledged(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_disk_is_full_stops_with_one_line_and_loses_nothing_that_it_acknowledged() -> Result<()> {
+async fn a_node_whose_disk_is_full_refuses_creates_redirects_and_creates_again_once_there_is_room() -> Result<()> {
     let Some(disk) = FullDisk::mount(24) else { return Ok(()) };
-    let mut node = start(Some(disk.directory())).await?;
+    // Whatever is asked for is read from the store.
+    let on_disk = || Node::builder().data(disk.directory()).setting("LOCAL_CACHE_TTL", "0");
+    let node = on_disk().start().await?;
     let (acknowledge, mut acknowledgements) = mpsc::channel(1_024);
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
@@ -60,21 +67,37 @@ async fn a_node_whose_disk_is_full_stops_with_one_line_and_loses_nothing_that_it
     }
     drop(acknowledge);
     let mut all = Vec::new();
-    let status = timeout(LOAD_DEADLINE, async {
+    let filled = timeout(LOAD_DEADLINE, async {
         while let Some(link) = acknowledgements.recv().await {
             all.push(link);
         }
-        node.wait_for_exit().await
     });
-    let status = status.await.context("the disk does not fill up")??;
-    let log = node.log();
-    let last = log.lines().last().unwrap_or_default();
-    ensure!(!status.success() && last.contains("the store failed"), "exited with {status}; the log ends with {last:?}");
-    ensure!(!log.contains("panicked"), "the node panicked:\n{log}");
+    filled.await.context("the disk does not fill up")?;
     ensure!(all.len() > 300, "only {} links fit", all.len());
+
+    let client = node.client()?;
+    let refused =
+        client.post("/api/v1/urls", &serde_json::json!({ "original_url": "https://www.example.com/" })).await?;
+    ensure!(refused.status == 503 && refused.header("retry-after").is_some(), "{}: {}", refused.status, refused.text());
+    expect_redirects(&node, &all).await.context("while the disk is full")?;
+    client.get("/not-there").await?.expect_status(404)?;
+    let health = client.health().await?;
+    ensure!(health["status"] == "degraded" && health["store"]["status"] == "read_only", "{health}");
+    Client::new(node.admin_url())?.get("/readyz").await?.expect_status(200)?;
+
     disk.remount("size=512m");
-    let node = start(Some(disk.directory())).await?;
+    wait_until("links are made again", LOAD_DEADLINE, async || {
+        let made = client.create("https://www.example.com/again").await;
+        all.extend(made.as_ref().ok().map(acknowledged).transpose()?);
+        Ok(made.is_ok())
+    })
+    .await?;
+    client.until_health_is("ok").await?;
     expect_redirects(&node, &all).await.context("once there is space again")?;
+    ensure!(!node.log().contains("panicked"), "the node panicked:\n{}", node.log());
+    node.kill().await?;
+    let node = on_disk().start().await?;
+    expect_redirects(&node, &all).await.context("after the next start")?;
     node.stop().await?;
     Ok(())
 }

@@ -150,7 +150,8 @@ pub struct NetworkPolicy {
     /// Whether there is one.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Who may read metrics. Default: every pod of the cluster, and nobody from outside.
+    /// Who may read metrics, such as the namespace of Prometheus. Default: nobody. The kubelet's probes come from the pod's own
+    /// machine, which network plugins let through in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub metrics_from: Vec<NetworkPolicyPeer>,

@@ -142,6 +142,12 @@ impl RedisCluster {
         tokio::join!(self.inner.connection.keep(shutdown), watching);
     }
 
+    /// Makes a new connection, by `settings`: those of the same cluster with other credentials or certificates. Until there is
+    /// one, the connection of the moment stays in use.
+    pub fn connect_anew(&self, settings: &RedisSettings) -> Result<(), RedisFailure> {
+        self.inner.connection.connect_anew(settings).map_err(RedisFailure::Failed)
+    }
+
     /// How the cluster is: not up before there was a connection.
     pub fn condition(&self) -> Condition {
         let condition = self.inner.resilience.condition();

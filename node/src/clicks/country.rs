@@ -1,26 +1,19 @@
 //! Which country an address is in, from a file in MaxMind's format (GeoIP2 or GeoLite2 Country or City, DB-IP, ...), if
-//! there is one. Read whole at start: such a file has a few megabytes, and nothing is mapped that somebody could truncate.
+//! there is one. Read whole: such a file has a few megabytes, and nothing is mapped that somebody could truncate.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, RwLock};
 
 use maxminddb::{MaxMindDbError, PathElement, Reader};
 
 /// Said of an address that is in no country, as far as is known.
 pub const UNKNOWN: &str = "unknown";
 
-/// The file of countries cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("reading the country database {}", path.display())]
-pub struct CountriesError {
-    /// Which file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub source: MaxMindDbError,
-}
+/// The countries of addresses as they are known now; whoever reads the file again replaces them.
+pub type CountriesNow = Arc<RwLock<Arc<Countries>>>;
 
 /// The countries of addresses.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Countries(Option<Reader<Vec<u8>>>);
 
 impl Countries {
@@ -29,10 +22,15 @@ impl Countries {
         Self(None)
     }
 
-    /// Knows what the file at `path` says.
-    pub fn open(path: &Path) -> Result<Self, CountriesError> {
-        let read = Reader::open_readfile(path);
-        Ok(Self(Some(read.map_err(|source| CountriesError { path: path.to_owned(), source })?)))
+    /// Knows what a file of these bytes says. One whose records cannot be read is refused.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, MaxMindDbError> {
+        let reader = Reader::from_source(bytes)?;
+        let path = [PathElement::Key("country"), PathElement::Key("iso_code")];
+        // A sample of all addresses: what is damaged would be found out only when somebody comes from there.
+        for first in 0..=u8::MAX {
+            reader.lookup(Ipv4Addr::new(first, 0, 0, 1).into())?.decode_path::<&str>(&path)?;
+        }
+        Ok(Self(Some(reader)))
     }
 
     /// The ISO 3166-1 alpha-2 code of the country that `address` is in, or [`UNKNOWN`].
@@ -91,10 +89,8 @@ mod tests {
         [&tree[..], &[0; 16], &data, b"\xab\xcd\xefMaxMind.com", &metadata].concat()
     }
 
-    fn countries(bytes: &[u8]) -> Result<Countries, CountriesError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        Countries::open(file.path())
+    fn countries(bytes: &[u8]) -> Result<Countries, MaxMindDbError> {
+        Countries::parse(bytes.to_vec())
     }
 
     #[test]
@@ -115,9 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_named() {
-        let error = countries(b"no database").unwrap_err();
-        assert!(error.to_string().starts_with("reading the country database /"), "{error}");
-        assert!(Countries::open(Path::new("/nowhere/countries.mmdb")).is_err());
+    fn what_is_no_database_or_cannot_be_read_is_refused() {
+        assert!(countries(b"no database").is_err());
+        let whole = database("DE");
+        for cut in [1, 20, whole.len() / 2, whole.len() - 1] {
+            assert!(countries(&whole[..cut]).is_err(), "{cut} bytes of {}", whole.len());
+        }
+        // The tree leads past the end of the data.
+        let mut damaged = whole;
+        damaged[..3].copy_from_slice(&[0, 0xff, 0xff]);
+        assert!(countries(&damaged).is_err());
     }
 }

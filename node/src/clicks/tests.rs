@@ -37,7 +37,7 @@ fn metrics() -> ClickMetrics {
 }
 
 fn click_store(kv: &Kv, shard: u16) -> ClickStore {
-    ClickStore::new(ClickReader::new(kv.clone(), Countries::unknown()), ClickRows::new(kv.clone(), move || shard))
+    ClickStore::new(ClickReader::new(kv.clone(), CountriesNow::default()), ClickRows::new(kv.clone(), move || shard))
 }
 
 fn event_from(address: impl Into<IpAddr>, code: &str, at: UnixMs, headers: &[(&'static str, &str)]) -> ClickEvent {

@@ -97,8 +97,36 @@ fn one_of(setting: &'static str, value: Option<Secret>, file: Option<PathBuf>) -
     }
 }
 
+/// What is said of Redis. The files among it may be replaced while the node runs, and read again.
+#[derive(Clone, Debug, Default)]
+pub struct RedisSource {
+    pub(super) url: Option<Secret>,
+    pub(super) url_file: Option<PathBuf>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+}
+
+impl RedisSource {
+    /// The settings, with the files as they are now; none where no cluster is named.
+    pub fn read(&self) -> Result<Option<RedisSettings>, ConfigError> {
+        let Self { url, url_file, username, password, password_file, ca, cert, key } = self.clone();
+        let certificates = redis_certificates(ca, cert, key)?;
+        redis(url, url_file, certificates, redis_login(username, password, password_file)?)
+    }
+
+    /// The files that the settings come from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Self { url: _, url_file, username: _, password: _, password_file, ca, cert, key } = self.clone();
+        [url_file, password_file, ca, cert, key].into_iter().flatten().collect()
+    }
+}
+
 /// Where the cluster of `REDIS_URL` is, which is a secret because a password may stand in it.
-pub(super) fn redis(
+fn redis(
     value: Option<Secret>,
     file: Option<PathBuf>,
     certificates: Option<RedisCertificates>,
@@ -127,10 +155,10 @@ pub(super) fn redis(
 }
 
 /// Who logs in to Redis, where that is not in its URL.
-pub(super) type RedisLogin = (Option<String>, Option<Zeroizing<String>>);
+type RedisLogin = (Option<String>, Option<Zeroizing<String>>);
 
 /// `REDIS_USERNAME` and `REDIS_PASSWORD`.
-pub(super) fn redis_login(
+fn redis_login(
     user: Option<String>,
     password: Option<Secret>,
     file: Option<PathBuf>,
@@ -144,7 +172,7 @@ pub(super) fn redis_login(
 }
 
 /// What TLS to Redis goes by, where that is not what this machine trusts.
-pub(super) fn redis_certificates(
+fn redis_certificates(
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,

@@ -12,11 +12,15 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use prometheus::{Registry, TextEncoder};
+use tokio::sync::Semaphore;
 
 use super::{App, envelope};
 
 /// How long an answer to `/metrics` may be given again.
 const METRICS_SHARED: Duration = Duration::from_secs(1);
+
+/// Scrapes that are answered at once; the others wait in line. Each takes a core for milliseconds.
+const SCRAPES_MAX: usize = 1;
 
 /// What the admin listener tells of.
 #[derive(Clone)]
@@ -48,12 +52,29 @@ impl LastMetrics {
     }
 }
 
+impl Admin {
+    /// The metrics as text. Takes milliseconds.
+    fn gather(&self) -> prometheus::Result<Bytes> {
+        let now = self.app.clock.monotonic();
+        let mut last = self.last_metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = last.shared(now) {
+            return Ok(text);
+        }
+        self.app.metrics.refresh();
+        self.app.minter.refresh_metrics();
+        let text = Bytes::from(TextEncoder::new().encode_to_string(&self.registry.gather())?);
+        *last = LastMetrics { text: text.clone(), made_at: now };
+        Ok(text)
+    }
+}
+
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
+    let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(move |State(admin): State<Admin>| metrics(admin, scrapes.clone())))
         .layer(from_fn_with_state(admin.app.clone(), envelope::admin_envelope))
         .with_state(admin)
 }
@@ -65,24 +86,21 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    let now = admin.app.clock.monotonic();
-    let mut last = admin.last_metrics.lock().unwrap_or_else(PoisonError::into_inner);
-    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-    if let Some(text) = last.shared(now) {
-        return (kind, text).into_response();
-    }
-    admin.app.metrics.refresh();
-    admin.app.minter.refresh_metrics();
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => {
-            *last = LastMetrics { text: text.into(), made_at: now };
-            (kind, last.text.clone()).into_response()
-        }
-        Err(error) => {
+/// Gathered on a thread of its own: many scrapes must not hold up probes, nor the public.
+async fn metrics(admin: Admin, scrapes: Arc<Semaphore>) -> Response {
+    let Ok(place) = scrapes.acquire_owned().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let gathered = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        admin.gather()
+    });
+    match gathered.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Err(error)) => {
             tracing::error!(%error, "cannot encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+        // The panic itself is on standard error, with its place.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

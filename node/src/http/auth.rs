@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::envelope::ProblemBody;
 use super::error::ApiError;
-use super::extract::{Address, JsonBody, User};
+use super::extract::{Address, JsonBody, SecretText, User};
 use super::schema;
 use crate::accounts::password::Password;
 use crate::accounts::{self, TokenPair};
@@ -48,7 +48,8 @@ pub struct Credentials {
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// What the last login or refresh gave.
-    refresh_token: String,
+    #[schema(value_type = String)]
+    refresh_token: SecretText,
 }
 
 /// A user.
@@ -145,14 +146,14 @@ pub async fn login(
         (status = 401, description = "The token is unknown, spent, revoked or too old", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
 pub async fn refresh(State(app): State<Arc<App>>, body: JsonBody<RefreshRequest>) -> Result<Tokens, ApiError> {
-    Ok(tokens(&app.accounts.refresh(&body.value.refresh_token).await?))
+    Ok(tokens(&app.accounts.refresh(body.value.refresh_token.expose()).await?))
 }
 
 /// Signs out: the refresh token and all that came from its login are revoked. Repeating it changes nothing.
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", request_body = RefreshRequest,
     responses((status = 204, description = "Signed out")))]
 pub async fn logout(State(app): State<Arc<App>>, body: JsonBody<RefreshRequest>) -> Result<StatusCode, ApiError> {
-    app.accounts.logout(&body.value.refresh_token).await?;
+    app.accounts.logout(body.value.refresh_token.expose()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

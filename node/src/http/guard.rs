@@ -1,6 +1,7 @@
 //! What stands before every limited route: whose address it is, whose token, and whether there were too many.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::client_addr;
 use super::envelope::RETRY_WHEN_FULL;
@@ -118,15 +121,34 @@ async fn answer(app: &App, request: Request, next: Next, deadline: Duration) -> 
     }
 }
 
-/// The request with its body whole: from here on nothing waits for the client.
+/// The request with its body whole: from here on nothing waits for the client. The body is wiped when it has been used,
+/// because a password or a token may be in it.
 async fn arrived(request: Request) -> Result<Request, ApiError> {
     let (parts, body) = request.into_parts();
-    let body =
-        Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+    let mut body = pin!(Limited::new(body, BODY_BYTES_MAX));
+    let mut pieces = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
             true => ApiError::TooLarge,
             false => ApiError::Malformed("The body broke off.".to_owned()),
         })?;
-    Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
+        pieces.extend(frame.into_data());
+    }
+    Ok(Request::from_parts(parts, Body::from(Bytes::from_owner(whole(pieces)))))
+}
+
+/// One body of its pieces, in one piece of memory that is wiped when it is dropped. The pieces are wiped where nobody shares
+/// them; else they lie in the connection's buffer, which the next request overwrites.
+fn whole(pieces: Vec<Bytes>) -> Zeroizing<Vec<u8>> {
+    // As large as it gets: growing would leave copies behind.
+    let mut whole = Zeroizing::new(Vec::with_capacity(pieces.iter().map(Bytes::len).sum()));
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+        if let Ok(mut piece) = piece.try_into_mut() {
+            piece.as_mut().zeroize();
+        }
+    }
+    whole
 }
 
 /// What a route is counted as, and by which rule.
@@ -191,12 +213,26 @@ fn bearer(headers: &HeaderMap) -> Option<Result<&str, ApiError>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?;
     let is_single = values.next().is_none();
-    let scheme_and_token = value.to_str().ok().and_then(|text| text.split_once(' '));
-    match scheme_and_token {
-        Some((scheme, token)) if is_single && scheme.eq_ignore_ascii_case("bearer") => Some(Ok(token)),
-        Some((scheme, _)) if is_single && !scheme.is_empty() => None,
+    match value.to_str().ok().and_then(scheme_and_token) {
+        Some((scheme, token)) if is_single && scheme.eq_ignore_ascii_case("bearer") && is_one_word(token) => {
+            Some(Ok(token))
+        }
+        Some((scheme, _)) if is_single && !scheme.eq_ignore_ascii_case("bearer") => None,
         _ => Some(Err(ApiError::Unauthenticated("Authorization must be one Bearer token."))),
     }
+}
+
+/// What may stand between a scheme and its token, and around both (RFC 9110 §11.4: one space or more).
+const SPACES: [char; 2] = [' ', '\t'];
+
+/// The two parts of an `Authorization`, however many spaces separate them.
+fn scheme_and_token(text: &str) -> Option<(&str, &str)> {
+    let (scheme, token) = text.trim_matches(SPACES).split_once(SPACES)?;
+    Some((scheme, token.trim_start_matches(SPACES)))
+}
+
+fn is_one_word(token: &str) -> bool {
+    !token.is_empty() && !token.contains(SPACES)
 }
 
 fn verify(app: &App, token: &str) -> Result<UserId, ApiError> {
@@ -218,6 +254,9 @@ fn with_headers(mut response: Response, decision: &Decision) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::FromRequest;
+    use bytes::BytesMut;
+
     use super::*;
 
     fn check(value: &str, expected: Option<Result<&str, ()>>) {
@@ -226,14 +265,35 @@ mod tests {
         assert_eq!(bearer(&headers).map(|token| token.map_err(drop)), expected, "{value:?}");
     }
 
+    #[tokio::test]
+    async fn a_body_is_one_piece_that_is_wiped_when_nobody_uses_it() {
+        // As the HTTP library gives it: a piece that shares its memory, and one that does not.
+        let mut buffer = BytesMut::from(&b"{\"password\": and what the next request"[..]);
+        let shared = buffer.split_to(12).freeze();
+        let whole: Zeroizing<Vec<u8>> = whole(vec![shared.clone(), Bytes::from(b" \"correct horse\"}".to_vec())]);
+        assert_eq!(&whole[..], b"{\"password\": \"correct horse\"}");
+        assert_eq!(&shared[..], b"{\"password\":", "what others use is left alone");
+        // What a handler takes is that piece: a copy would not be wiped.
+        let at = whole.as_ptr();
+        let request = Request::new(Body::from(Bytes::from_owner(whole)));
+        let taken = Bytes::from_request(request, &()).await.unwrap();
+        assert_eq!(taken.as_ptr(), at);
+    }
+
     #[test]
     fn only_one_bearer_token_is_a_token_and_other_schemes_are_not_for_us() {
-        check("Bearer abc", Some(Ok("abc")));
-        check("bearer abc", Some(Ok("abc")));
-        check("Basic abc", None);
-        check("Bearer", Some(Err(())));
-        check("abc", Some(Err(())));
-        check(" abc", Some(Err(())));
+        for one_token in ["Bearer abc", "bearer abc", "BEARER   abc", "Bearer abc  ", "  Bearer  abc", "Bearer \tabc\t"]
+        {
+            check(one_token, Some(Ok("abc")));
+        }
+        for other_scheme in ["Basic abc", "Basic  abc", "Digest a=b, c=d"] {
+            check(other_scheme, None);
+        }
+        for refused in
+            ["Bearer", "Bearer ", "Bearer    ", "abc", " abc", "", "Bearer a b", "Bearer  a\tb", "Bearer a, b"]
+        {
+            check(refused, Some(Err(())));
+        }
         assert!(bearer(&HeaderMap::new()).is_none());
         let mut twice = HeaderMap::new();
         twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));

@@ -19,7 +19,7 @@ const STORE_DEADLINE: Duration = Duration::from_secs(1);
 /// How the node is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`; `degraded`: the cache is down, or links cannot be made; `unavailable`: the store is down.
+    /// `ok`; `degraded`: the cache is down, or links cannot be made, as with a full disk; `unavailable`: the store is down.
     #[schema(example = "ok")]
     status: &'static str,
     /// Where links are kept.
@@ -35,7 +35,7 @@ pub struct Health {
 pub struct BackEnd {
     /// `embedded` or `tikv`; `memory` or `redis-cluster`.
     engine: &'static str,
-    /// `ok` or `unavailable`.
+    /// `ok` or `unavailable`; of a store also `read_only`: its disk is full, and what is there is read.
     status: &'static str,
     /// How long it took to answer.
     latency_ms: f64,
@@ -74,14 +74,19 @@ pub struct Ids {
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let Condition { is_up: reached, latency } = store(&app).await;
     let (cache, can_mint) = (app.cache.condition(), app.minter.can_mint());
-    let (code, status) = match (reached, cache.is_up && can_mint) {
+    let is_full = app.kv.is_full();
+    let (code, status) = match (reached, cache.is_up && can_mint && !is_full) {
         (true, true) => (StatusCode::OK, "ok"),
         (true, false) => (StatusCode::OK, "degraded"),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
+    let mut store = BackEnd::of(app.kv.engine(), Condition { is_up: reached, latency });
+    if reached && is_full {
+        store.status = "read_only";
+    }
     let body = Health {
         status,
-        store: BackEnd::of(app.kv.engine(), Condition { is_up: reached, latency }),
+        store,
         cache: BackEnd::of(app.cache.engine(), cache),
         ids: Ids {
             status: word(can_mint),

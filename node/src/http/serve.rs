@@ -9,7 +9,6 @@ mod refusal;
 mod socket;
 mod traffic;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +21,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -38,8 +37,6 @@ use traffic::{Cut, Traffic};
 /// How long to wait after `accept` failed for want of file descriptors: only closing connections helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that wait to be accepted.
-const WAITING_MAX: u32 = 1_024;
 /// What a header of HTTP/2 counts beside its name and value (RFC 9113, section 6.5.2).
 const HTTP2_HEADER_OVERHEAD: usize = 32;
 /// The same of HTTP/1: a colon, a space and the end of a line.
@@ -49,16 +46,6 @@ const HEADER_BYTES_REFUSED: u32 = 2;
 
 /// How often it is looked whether all are closed.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// Listens on `address`. What the kernel keeps for each connection is bounded by `limits`.
-pub fn listen(address: SocketAddr, limits: &ConnectionLimits) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // Connections inherit it. Left to itself the kernel keeps up to 4 MiB for each.
-    socket.set_send_buffer_size(u32::try_from(limits.send_buffer).unwrap_or(u32::MAX))?;
-    socket.bind(address)?;
-    socket.listen(WAITING_MAX)
-}
 
 /// Serves `router` on `listener` within `limits`, until `shutdown`. Then connections that are in use are told
 /// to close for as long as `farewell`, because who sends a request at the moment when an idle connection is closed has lost it; and

@@ -93,6 +93,12 @@ impl Tikv {
         self.inner.connection.connected().await;
     }
 
+    /// Makes a new client, which reads the certificates again. Until there is one, the client of the moment stays in use.
+    pub fn connect_anew(&self) {
+        let connection = &self.inner.connection;
+        connection.is_stuck(connection.generation());
+    }
+
     /// How the cluster is.
     pub fn condition(&self) -> Condition {
         self.inner.resilience.condition()

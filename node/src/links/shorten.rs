@@ -1,8 +1,9 @@
 //! Making a link: one transaction, insert-if-absent, begun again with another code when that is taken.
 
+use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
 
 use super::alias;
 use super::request::{LinkRequest, NewLink};
@@ -12,7 +13,7 @@ use crate::kv::{KvError, Transaction};
 use crate::minter::MintError;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
-use crate::store::idempotency::{IdempotencyRow, first_answer, idempotency_key, remember_answer};
+use crate::store::idempotency::{IdempotencyRow, IdempotencySecret, first_answer, former_hashes, remember_answer};
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 
 /// How often a create mints again when its code or ID is taken. A clash with an alias is rare (62^7 codes), two in a row
@@ -22,17 +23,38 @@ pub(super) const MINTS_MAX: usize = 16;
 const IDEMPOTENCY_TTL: Duration = Duration::from_hours(24);
 
 /// An `Idempotency-Key` and who sent it with what.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Idempotency {
-    key: Vec<u8>,
-    request: [u8; 32],
+    caller: String,
+    key: String,
+    body: Bytes,
 }
 
 impl Idempotency {
     /// `caller` tells users and addresses apart; `body` is the request as it was sent.
-    pub fn new(caller: &str, key: &str, body: &[u8]) -> Self {
-        Self { key: idempotency_key(caller, key), request: Sha256::digest(body).into() }
+    pub fn new(caller: &str, key: &str, body: &Bytes) -> Self {
+        Self { caller: caller.to_owned(), key: key.to_owned(), body: body.clone() }
     }
+
+    fn hashed(&self, secret: &IdempotencySecret) -> Hashed {
+        let (key, request) = secret.hashes(&self.caller, &self.key, &self.body);
+        Hashed { key, request, former: former_hashes(&self.caller, &self.key, &self.body) }
+    }
+}
+
+impl fmt::Debug for Idempotency {
+    /// Without what is the caller's own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency").finish_non_exhaustive()
+    }
+}
+
+/// What the store knows of an [`Idempotency`].
+struct Hashed {
+    key: Vec<u8>,
+    request: [u8; 32],
+    /// By which an older program knows it.
+    former: (Vec<u8>, [u8; 32]),
 }
 
 impl Links {
@@ -43,6 +65,8 @@ impl Links {
         request: LinkRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
+        let secret = || self.minter.idempotency_secret();
+        let idempotency = idempotency.map(|sent| secret().map(|secret| sent.hashed(&secret))).transpose()?;
         // Before anything is checked: what was fine then may be refused by now, as an expiry that has passed.
         if let Some(first) = self.answered(idempotency.as_ref()).await? {
             return Ok(first);
@@ -107,7 +131,7 @@ impl Links {
     }
 
     /// What the idempotency key was answered before, if it was.
-    async fn answered(&self, idempotency: Option<&Idempotency>) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
+    async fn answered(&self, idempotency: Option<&Hashed>) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
         let Some(idempotency) = idempotency else { return Ok(None) };
         let txn = self.kv.begin().await?;
         repeated(&txn, idempotency, self.clock.now()).await
@@ -173,13 +197,17 @@ impl Links {
 /// The first answer to an idempotency key, which must have come with the same request.
 async fn repeated(
     txn: &Transaction,
-    Idempotency { key, request }: &Idempotency,
+    Hashed { key, request, former: (former_key, former_request) }: &Hashed,
     now: UnixMs,
 ) -> Result<Option<(LinkAddress, LinkRow)>, LinkError> {
-    match first_answer(txn, key, now).await? {
-        Some(first) if first.request != *request => Err(LinkError::KeyReused),
-        first => Ok(first.map(|first| (first.at, first.link))),
+    for (key, request) in [(key, request), (former_key, former_request)] {
+        match first_answer(txn, key, now).await? {
+            Some(first) if first.request != *request => return Err(LinkError::KeyReused),
+            Some(first) => return Ok(Some((first.at, first.link))),
+            None => {}
+        }
     }
+    Ok(None)
 }
 
 /// Within one transaction: the first answer if the key has one, else the new link and the key's answer.
@@ -187,17 +215,63 @@ async fn insert(
     mut txn: Transaction,
     at: &LinkAddress,
     row: &LinkRow,
-    idempotency: Option<&Idempotency>,
+    idempotency: Option<&Hashed>,
 ) -> Result<(Transaction, (LinkAddress, LinkRow)), LinkError> {
     if let Some(idempotency) = idempotency {
         if let Some(first) = repeated(&txn, idempotency, row.created_at).await? {
             return Ok((txn, first));
         }
-        let Idempotency { key, request } = idempotency;
+        let Hashed { key, request, former: _ } = idempotency;
         let expires_at = row.created_at.plus(IDEMPOTENCY_TTL);
         let answer = IdempotencyRow { request: *request, at: at.clone(), link: row.clone(), expires_at };
         remember_answer(&mut txn, key.clone(), &answer);
     }
     rows::insert_link(&mut txn, at, row);
     Ok((txn, (at.clone(), row.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::Clock;
+    use crate::kv::Kv;
+    use crate::kv::embedded::Embedded;
+    use crate::store::keyspace::KeyspaceRow;
+
+    const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+    /// Rolled out, a release meets the rows of the one before.
+    #[tokio::test]
+    async fn an_answer_of_an_older_program_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let kv = Kv::Embedded(Embedded::open(directory.path(), Clock::manual(NOW)).unwrap());
+        let secret = IdempotencySecret::of(&KeyspaceRow { identity: 1, permutation_key: [3; 32] });
+        let hashed = |body: &'static str| Idempotency::new("203.0.113.9", "key", &Bytes::from(body)).hashed(&secret);
+        let at = LinkAddress { domain: String::new(), code: "q3XfZ0a".to_owned() };
+        let link = LinkRow {
+            id: 7,
+            owner: None,
+            target: "https://example.com/".to_owned(),
+            status: 302,
+            title: None,
+            tags: Vec::new(),
+            is_active: true,
+            expires_at: None,
+            created_at: NOW,
+            updated_at: NOW,
+            version: 1,
+            is_alias: false,
+            is_deleted: false,
+        };
+        let (key, request) = hashed("{}").former;
+        let row = IdempotencyRow { request, at: at.clone(), link: link.clone(), expires_at: NOW.plus(IDEMPOTENCY_TTL) };
+        let mut txn = kv.begin().await.unwrap();
+        remember_answer(&mut txn, key, &row);
+        txn.commit().await.unwrap();
+
+        let txn = kv.begin().await.unwrap();
+        assert_eq!(repeated(&txn, &hashed("{}"), NOW).await.unwrap(), Some((at, link)));
+        assert!(matches!(repeated(&txn, &hashed("{ }"), NOW).await, Err(LinkError::KeyReused)));
+        assert!(repeated(&txn, &hashed("{}"), NOW.plus(IDEMPOTENCY_TTL)).await.unwrap().is_none());
+    }
 }

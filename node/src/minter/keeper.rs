@@ -20,6 +20,7 @@ use crate::allocation::{
 };
 use crate::ambient::{UnixMs, random};
 use crate::store::StoreError;
+use crate::store::idempotency::IdempotencySecret;
 use crate::store::keyspace::{KeyspaceRow, keyspace_or_insert};
 use crate::traces::ROOT;
 
@@ -105,8 +106,9 @@ impl Shared {
         self.state().authority.see_mark(mark);
         let secret = PermutationKey::new(keyspace.permutation_key);
         let permutation = CodePermutation::new(&secret, self.code_length);
+        let idempotency_secret = IdempotencySecret::of(&keyspace);
         // Only the keeper comes here, and what is there stays.
-        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation, secret });
+        let _ = self.keyspace.set(Keyspace { identity: keyspace.identity, permutation, secret, idempotency_secret });
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shortener_probes::CONNECTIONS_MAX as ADMIN_CONNECTIONS_MAX;
 
 use crate::http::serve::ConnectionLimits;
 use crate::kv::embedded::FILES_KEPT_OPEN;
@@ -40,7 +41,7 @@ mod tests {
     #[test]
     fn the_store_keeps_its_files_whatever_the_limit() {
         let checks =
-            [(None, 16_384), (Some(1_048_576), 16_384), (Some(4_096), 3_456), (Some(1_024), 384), (Some(256), 64)];
+            [(None, 16_384), (Some(1_048_576), 16_384), (Some(4_096), 3_264), (Some(1_024), 192), (Some(256), 64)];
         for (files, connections) in checks {
             assert_eq!(connections_within(files), connections, "{files:?}");
         }

@@ -1,8 +1,7 @@
 //! What the program does instead of serving: backing up and restoring, with a progress bar on a terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use super::private_file::Draft;
 use super::takedowns::{carry_out, leave};
 use super::{Background, RunError, open};
 use crate::ambient::Clock;
@@ -25,8 +25,6 @@ use crate::store::StoreError;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// How long closing the store may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
-/// Nobody but the owner reads a backup: it holds password hashes, and the key that codes are permuted with.
-const MODE: u32 = 0o600;
 
 /// Why it was not done. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +120,14 @@ async fn to_file(kv: &Kv, clock: &Clock, path: &Path) -> Result<(), OnceError> {
         return Ok(());
     }
     let failed = |source| OnceError::File { path: path.to_owned(), source };
-    // Under another name until it is whole: half a backup must not look like one.
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".part");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft).map_err(failed)?;
-    let mut out = BufWriter::new(file);
+    // Under another name until it is whole: half a backup must not look like one. It holds password hashes, and the key that
+    // codes are permuted with.
+    let draft = Draft::create(path).map_err(failed)?;
+    let mut out = BufWriter::new(draft.file());
     let rows = back_up(kv, clock.now(), &mut out, progress).await?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(failed)?;
+    out.flush().map_err(failed)?;
+    drop(out);
+    draft.publish().map_err(failed)?;
     finish(&bar, &format!("backed up {rows} rows to {}", path.display()));
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! The key that signs tokens: the configured one, or one that is made once and kept beside the data, for this user alone.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::RunError;
+use super::private_file::Draft;
 use crate::accounts::secret_key::SecretKey;
 use crate::ambient;
 
@@ -15,8 +16,6 @@ use crate::ambient;
 const KEY_BYTES: usize = 32;
 /// The file's name in the data directory.
 const FILE_NAME: &str = "secret_key";
-/// Nobody but the owner reads it.
-const MODE: u32 = 0o600;
 
 /// The configured key, or the one in the data `directory`, which is made if there is none. Nodes that share a store have no such
 /// directory, and have to be given a key.
@@ -30,7 +29,7 @@ pub(super) fn load(configured: Option<SecretKey>, directory: Option<&Path>) -> R
     let failed = |source| RunError::SecretKey { path: path.clone(), source };
     match File::open(&path) {
         Ok(file) => read(file).map_err(failed),
-        Err(error) if error.kind() == ErrorKind::NotFound => make(directory, &path).map_err(failed),
+        Err(error) if error.kind() == ErrorKind::NotFound => make(&path).map_err(failed),
         Err(error) => Err(failed(error)),
     }
 }
@@ -52,14 +51,11 @@ fn secret(bytes: Vec<u8>) -> std::io::Result<SecretKey> {
 }
 
 /// Written under another name first: a key that was cut short by a crash would lock everybody out.
-fn make(directory: &Path, path: &Path) -> std::io::Result<SecretKey> {
-    let draft = directory.join(format!("{FILE_NAME}.new"));
+fn make(path: &Path) -> std::io::Result<SecretKey> {
     let bytes: [u8; KEY_BYTES] = ambient::random();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    File::open(directory)?.sync_all()?;
+    let draft = Draft::create(path)?;
+    draft.file().write_all(&bytes)?;
+    draft.publish()?;
     secret(bytes.to_vec())
 }
 
@@ -74,7 +70,7 @@ mod tests {
         let again = load(None, Some(directory.path())).unwrap();
         assert_eq!(first.derive(b"test"), again.derive(b"test"));
         let mode = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, MODE);
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
     total_key,
 };
-use super::idempotency::{IdempotencyRow, idempotency_key, remember_answer};
+use super::idempotency::{IdempotencyRow, former_hashes, remember_answer};
 use super::invalidations::{InvalidationRow, invalidation_key};
 use super::keyspace::{KeyspaceRow, keyspace_or_insert, put_place};
 use super::links::{LinkAddress, LinkRow, insert_link};
@@ -79,7 +79,7 @@ fn write_link(txn: &mut Transaction) {
     txn.put(invalidation_key(&at), InvalidationRow { version: 3, changed_at: NOON }.encode());
     let takedown = Takedown::Code(at.clone());
     let answer = IdempotencyRow { request: [9; 32], at, link, expires_at: NOON };
-    remember_answer(txn, idempotency_key("user 300", "key"), &answer);
+    remember_answer(txn, former_hashes("user 300", "key", b"").0, &answer);
     put_takedown(txn, &takedown, NOON);
 }
 

@@ -115,7 +115,7 @@ async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_
     let at = LinkAddress { domain: String::new(), code: "abc".to_owned() };
     for (n, expires_at) in [(1, NOW), (2, UnixMs(NOW.0 + 1))] {
         let row = IdempotencyRow { request: [0; 32], at: at.clone(), link: link(), expires_at };
-        let answer = idempotency::idempotency_key("caller", &format!("key {n}"));
+        let answer = idempotency::former_hashes("caller", &format!("key {n}"), b"").0;
         idempotency::remember_answer(&mut transaction, answer, &row);
         let user = UserId(1.try_into().unwrap());
         let family = accounts::RefreshFamilyRow {

@@ -4,12 +4,13 @@
 //! server that merely does not answer is never left: its timeouts do not make it ask for the topology. A new connection asks.
 //! One connection a server, shared by all calls: they are pipelined by the client.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_read_routing::RandomReplicaStrategy;
-use redis::{ClientTlsConfig, TlsCertificates, TlsMode};
+use redis::{ClientTlsConfig, RedisError, TlsCertificates, TlsMode};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::{RedisCertificates, RedisSettings};
@@ -26,38 +27,22 @@ const RETRY_PAUSE_MS: (u64, u64) = (20, 200);
 
 /// Holds the connection of the moment.
 pub(super) struct Connection {
-    client: ClusterClient,
+    /// Makes connections by the settings of the moment.
+    client: RwLock<ClusterClient>,
     connections: Renewal<ClusterConnection>,
 }
 
 impl Connection {
     /// Fails when the settings contradict each other.
-    pub(super) fn new(settings: &RedisSettings, clock: Clock) -> Result<Self, redis::RedisError> {
-        let scheme = if settings.is_tls { "rediss" } else { "redis" };
-        let seeds = settings.seeds.iter().map(|seed| format!("{scheme}://{seed}/"));
-        let mut builder = ClusterClientBuilder::new(seeds)
-            .connection_timeout(DEADLINE)
-            .response_timeout(DEADLINE)
-            // The whole call has a deadline of its own, see `RedisCluster::query`.
-            .overall_response_timeout(None)
-            .retries(RETRIES_MAX)
-            .min_retry_wait(RETRY_PAUSE_MS.0)
-            .max_retry_wait(RETRY_PAUSE_MS.1)
-            // For calls that say so; all others name the primary.
-            .read_routing_strategy(RandomReplicaStrategy);
-        if settings.is_tls {
-            // An error is that the process has one already.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            builder = builder.tls(TlsMode::Secure).certs(certificates(&settings.certificates));
-        }
-        if let Some(user) = &settings.user {
-            builder = builder.username(user);
-        }
-        if let Some(password) = &settings.password {
-            builder = builder.password(password.as_str());
-        }
-        let client = builder.build()?;
-        Ok(Self { client, connections: Renewal::new(clock) })
+    pub(super) fn new(settings: &RedisSettings, clock: Clock) -> Result<Self, RedisError> {
+        Ok(Self { client: RwLock::new(client(settings)?), connections: Renewal::new(clock) })
+    }
+
+    /// Makes a new connection, by other settings.
+    pub(super) fn connect_anew(&self, settings: &RedisSettings) -> Result<(), RedisError> {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client(settings)?;
+        self.connections.is_stuck(self.connections.generation());
+        Ok(())
     }
 
     /// The connection, and which one it is.
@@ -76,7 +61,8 @@ impl Connection {
     }
 
     async fn connect(&self) -> Option<ClusterConnection> {
-        match tokio::time::timeout(CONNECT_DEADLINE, self.client.get_async_connection()).await {
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match tokio::time::timeout(CONNECT_DEADLINE, client.get_async_connection()).await {
             Ok(Ok(connection)) => {
                 tracing::info!("connected to Redis Cluster");
                 return Some(connection);
@@ -86,6 +72,33 @@ impl Connection {
         }
         None
     }
+}
+
+fn client(settings: &RedisSettings) -> Result<ClusterClient, RedisError> {
+    let scheme = if settings.is_tls { "rediss" } else { "redis" };
+    let seeds = settings.seeds.iter().map(|seed| format!("{scheme}://{seed}/"));
+    let mut builder = ClusterClientBuilder::new(seeds)
+        .connection_timeout(DEADLINE)
+        .response_timeout(DEADLINE)
+        // The whole call has a deadline of its own, see `RedisCluster::query`.
+        .overall_response_timeout(None)
+        .retries(RETRIES_MAX)
+        .min_retry_wait(RETRY_PAUSE_MS.0)
+        .max_retry_wait(RETRY_PAUSE_MS.1)
+        // For calls that say so; all others name the primary.
+        .read_routing_strategy(RandomReplicaStrategy);
+    if settings.is_tls {
+        // An error is that the process has one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        builder = builder.tls(TlsMode::Secure).certs(certificates(&settings.certificates));
+    }
+    if let Some(user) = &settings.user {
+        builder = builder.username(user);
+    }
+    if let Some(password) = &settings.password {
+        builder = builder.password(password.as_str());
+    }
+    builder.build()
 }
 
 fn certificates(RedisCertificates { ca, client }: &RedisCertificates) -> TlsCertificates {

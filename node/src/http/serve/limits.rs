@@ -43,7 +43,4 @@ impl ConnectionLimits {
         // At 200 ms to the client and back this is 640 kB/s, more than any answer needs.
         send_buffer: 128 * 1024,
     };
-
-    /// For probes and metrics: few callers, each with small requests, one after the other.
-    pub const ADMIN: Self = Self { connections_max: 64, streams_max: 16, ..Self::PUBLIC };
 }

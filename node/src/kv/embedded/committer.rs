@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::kv::KvError;
 use crate::kv::embedded::conflicts::Conflicts;
 use crate::kv::embedded::engine::{Engine, EngineError};
-use crate::kv::embedded::shared::{Live, Shared};
+use crate::kv::embedded::shared::{Failure, Live, Shared};
 use crate::kv::write_set::{Change, Write};
 
 /// Most transactions that wait for the committer; those behind them wait to get in, until their deadline.
@@ -48,11 +48,22 @@ pub(super) struct Committer {
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Request>,
     conflicts: Conflicts,
+    /// Whether the last group found too little room on the disk.
+    is_short_of_room: bool,
+    /// Whether any group has.
+    was_short_of_room: bool,
 }
 
 impl Committer {
     pub(super) fn new(engine: Arc<Engine>, shared: Arc<Shared>, queue: mpsc::Receiver<Request>) -> Self {
-        Self { engine, shared, queue, conflicts: Conflicts::default() }
+        Self {
+            engine,
+            shared,
+            queue,
+            conflicts: Conflicts::default(),
+            is_short_of_room: false,
+            was_short_of_room: false,
+        }
     }
 
     /// Commits until it is closed or nobody is left to ask.
@@ -100,7 +111,7 @@ impl Committer {
     }
 
     fn commit_group(&mut self, group: Vec<Commit>) {
-        if let Err(unavailable) = self.shared.check() {
+        if let Err(unavailable) = self.shared.check().and_then(|()| self.check_room()) {
             for commit in group {
                 let _ = commit.answer.send(Err(unavailable.clone()));
             }
@@ -134,6 +145,19 @@ impl Committer {
             let _ = commit.answer.send(Err(applied.clone().err().unwrap_or(error)));
         }
         self.conflicts.prune(self.shared.oldest_live());
+    }
+
+    /// Refuses commits before the disk is full: the engine could not go on after a write that failed.
+    fn check_room(&mut self) -> Result<(), KvError> {
+        let is_short = self.engine.space().is_some_and(|space| !space.is_enough_for_commits());
+        match (self.is_short_of_room, is_short) {
+            (false, true) => tracing::error!("the disk is full: nothing is written until there is room; reads go on"),
+            (true, false) => tracing::info!("the disk has room again"),
+            _ => {}
+        }
+        self.is_short_of_room = is_short;
+        self.was_short_of_room |= is_short;
+        if is_short { Err(KvError::Unavailable { reason: "the disk is full".to_owned() }) } else { Ok(()) }
     }
 
     /// Whether a transaction may commit after all those before it.
@@ -184,7 +208,17 @@ impl Committer {
     }
 
     fn fail(&self, error: &EngineError) -> KvError {
-        self.shared.fail(error.reason())
+        let reason = error.reason();
+        match error.is_full(self.engine.space(), self.was_short_of_room) {
+            true => {
+                tracing::error!(
+                    reason,
+                    "the disk was full when it was written to: nothing is written until there is room"
+                );
+                self.shared.fail_with(Failure::Full(reason))
+            }
+            false => self.shared.fail(reason),
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl OpenError {
         }
     }
 
-    fn damaged(dir: &Path, what: impl Into<String>) -> Self {
+    pub(super) fn damaged(dir: &Path, what: impl Into<String>) -> Self {
         Self::Damaged { dir: dir.to_path_buf(), what: what.into() }
     }
 
@@ -76,6 +76,7 @@ impl OpenError {
         match error {
             EngineError::Io(error) => Self::io(dir, &error),
             EngineError::Damaged(what) => Self::damaged(dir, what),
+            error @ EngineError::Background => Self::io(dir, &io::Error::other(error.reason())),
         }
     }
 }

@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use crate::ambient::UnixMs;
+use crate::kv::embedded::room::Space;
 use crate::kv::embedded::tally::{FILE_NAME, Tally};
 use crate::kv::write_set::Change;
 use crate::kv::{KvError, Place, Row, SCAN_BYTES_MAX};
@@ -22,7 +23,7 @@ use crate::kv::{KvError, Place, Row, SCAN_BYTES_MAX};
 /// Memory for blocks read from disk: the hot links are in the process's own cache already, this holds what lies around them.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Recent writes held in memory before they are written out sorted.
-const MEMTABLE_BYTES: u64 = 32 << 20;
+pub(super) const MEMTABLE_BYTES: u64 = 32 << 20;
 /// Most bytes of journal on disk; it is what a restart has to read.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Files that the engine keeps open between reads; it opens and closes the others as it needs them. 10 million links are dozens.
@@ -42,12 +43,14 @@ pub(super) enum EngineError {
     Io(io::Error),
     /// What lies on disk does not make sense, or the engine has given up on it.
     Damaged(String),
+    /// A thread of the engine could not write, some time ago; it does not say why.
+    Background,
 }
 
 impl From<fjall::Error> for EngineError {
     fn from(error: fjall::Error) -> Self {
         if matches!(error, fjall::Error::Poisoned) {
-            return Self::Io(io::Error::other("writing in the background failed; is it full?"));
+            return Self::Background;
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(found) = cause {
@@ -72,6 +75,16 @@ impl EngineError {
         match self {
             Self::Io(error) => format!("the disk failed: {error}"),
             Self::Damaged(what) => format!("the data is damaged: {what}"),
+            Self::Background => "the disk failed: writing in the background failed; is it full?".to_owned(),
+        }
+    }
+
+    /// Whether the disk was full. It has this much `space` now, and `was_short` of it since the engine was opened.
+    pub(super) fn is_full(&self, space: Option<Space>, was_short: bool) -> bool {
+        match self {
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            Self::Background => was_short || space.is_some_and(Space::may_have_been_short),
+            Self::Damaged(_) => false,
         }
     }
 }
@@ -90,6 +103,8 @@ pub(super) struct Engine {
     /// The number of the last commit.
     commits: AtomicU64,
     tally: Tally,
+    /// Where it lies.
+    dir: PathBuf,
     /// Held until everything above is closed: fields are dropped in this order.
     _lock: Option<File>,
 }
@@ -125,12 +140,25 @@ impl Engine {
                  them, delete the file {FILE_NAME}"
             )));
         }
-        Ok(Self { rows, meta, database, commits: AtomicU64::new(commits), tally, _lock: Some(lock) })
+        Ok(Self {
+            rows,
+            meta,
+            database,
+            commits: AtomicU64::new(commits),
+            tally,
+            dir: dir.to_owned(),
+            _lock: Some(lock),
+        })
     }
 
     /// Where the data directory is.
     pub(super) fn place(&self) -> Place {
         self.tally.place
+    }
+
+    /// The space on its disk; none if the system does not say.
+    pub(super) fn space(&self) -> Option<Space> {
+        Space::of(&self.dir)
     }
 
     /// The store's clock as it was last committed.

@@ -25,8 +25,25 @@ pub(super) struct Shared {
     sequence: Mutex<Sequence>,
     /// When the group that is being committed started, in milliseconds of the monotonic clock plus one; 0 when there is none.
     group_started: AtomicU64,
-    failed: watch::Sender<Option<String>>,
+    failure: watch::Sender<Option<Failure>>,
     given_up: AtomicBool,
+}
+
+/// Why the engine takes no more commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The disk was full: what is there can be read, and the engine may be opened again once there is room.
+    Full(String),
+    /// It was closed, or nobody can say what the disk holds.
+    ForGood(String),
+}
+
+impl Failure {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Full(reason) | Self::ForGood(reason) => reason,
+        }
+    }
 }
 
 /// Milliseconds of the monotonic clock.
@@ -50,7 +67,7 @@ impl Shared {
             clock,
             sequence: Mutex::default(),
             group_started: AtomicU64::new(0),
-            failed: watch::Sender::new(None),
+            failure: watch::Sender::new(None),
             given_up: AtomicBool::new(false),
         }
     }
@@ -89,22 +106,43 @@ impl Shared {
         sequence.live.keys().next().copied().unwrap_or(sequence.last)
     }
 
-    /// Fails when the engine has failed or was closed, or when its committer has been stuck for too long.
+    /// Fails when the engine takes no more commits.
     pub(super) fn check(&self) -> Result<(), KvError> {
-        match &*self.failed.borrow() {
+        match &*self.failure.borrow() {
             None => Ok(()),
-            Some(reason) => Err(KvError::Unavailable { reason: reason.clone() }),
+            Some(failure) => Err(KvError::Unavailable { reason: failure.reason().to_owned() }),
         }
+    }
+
+    /// Fails when the engine cannot even be read.
+    pub(super) fn check_reads(&self) -> Result<(), KvError> {
+        match &*self.failure.borrow() {
+            None | Some(Failure::Full(_)) => Ok(()),
+            Some(Failure::ForGood(reason)) => Err(KvError::Unavailable { reason: reason.clone() }),
+        }
+    }
+
+    /// Whether the disk was full when a write failed.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(&*self.failure.borrow(), Some(Failure::Full(_)))
     }
 
     /// Every later call is `Unavailable` for this reason; the first reason stays.
     pub(super) fn fail(&self, reason: String) -> KvError {
-        self.failed.send_if_modified(|failed| {
-            let is_first = failed.is_none();
-            failed.get_or_insert_with(|| reason.clone());
-            is_first
+        self.fail_with(Failure::ForGood(reason))
+    }
+
+    /// Every later commit is `Unavailable`, unless every later call is already, or comes to be.
+    pub(super) fn fail_with(&self, failure: Failure) -> KvError {
+        let unavailable = KvError::Unavailable { reason: failure.reason().to_owned() };
+        self.failure.send_if_modified(|known| {
+            let is_worse = matches!((&*known, &failure), (None, _) | (Some(Failure::Full(_)), Failure::ForGood(_)));
+            if is_worse {
+                *known = Some(failure);
+            }
+            is_worse
         });
-        KvError::Unavailable { reason }
+        unavailable
     }
 
     /// Fails the engine when its committer has been busy with one group for too long.
@@ -135,12 +173,13 @@ impl Shared {
         self.group_started.store(0, Ordering::Release);
     }
 
-    /// Resolves with the reason when the engine fails.
-    pub(super) async fn failed(&self) -> String {
-        let mut failed = self.failed.subscribe();
+    /// Resolves with the reason when the engine has failed for good.
+    pub(super) async fn failed_for_good(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let for_good = |failure: &Option<Failure>| matches!(failure, Some(Failure::ForGood(_)));
         // The sender is `self`, so that waiting cannot fail while we do.
-        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        reason.unwrap_or_default()
+        let found = failure.wait_for(for_good).await.ok().and_then(|failure| failure.clone());
+        found.map(|failure| failure.reason().to_owned()).unwrap_or_default()
     }
 
     fn locked(&self) -> MutexGuard<'_, Sequence> {
@@ -220,6 +259,17 @@ mod tests {
         assert_eq!(shared.oldest_live(), 0);
         drop(second);
         assert_eq!(shared.oldest_live(), 7);
+    }
+
+    #[test]
+    fn a_full_disk_ends_commits_and_what_is_worse_ends_reads() {
+        let shared = Shared::new(Clock::manual(UnixMs(0)), UnixMs(0));
+        assert_eq!((shared.check(), shared.check_reads(), shared.is_full()), (Ok(()), Ok(()), false));
+        let full = shared.fail_with(Failure::Full("full".to_owned()));
+        assert_eq!((shared.check(), shared.check_reads(), shared.is_full()), (Err(full), Ok(()), true));
+        let closed = shared.fail("closed".to_owned());
+        shared.fail_with(Failure::Full("full again".to_owned()));
+        assert_eq!((shared.check(), shared.check_reads()), (Err(closed.clone()), Err(closed)));
     }
 
     #[test]
