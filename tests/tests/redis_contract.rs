@@ -217,7 +217,7 @@ async fn of_a_thousand_requests_at_once_through_five_nodes_exactly_a_hundred_pas
     let rule = LimitRule::new(100, Duration::from_mins(1))?;
     let requests = (0..1_000).map(|n| {
         let limits = limits[n % CLIENTS].clone();
-        tokio::spawn(async move { limits.take(subject, "urls.create", rule).await })
+        tokio::spawn(async move { limits.take(subject, "urls.create", rule, 1).await })
     });
     let mut decisions = Vec::new();
     for decision in join_all(requests).await {
@@ -235,8 +235,8 @@ async fn of_a_thousand_requests_at_once_through_five_nodes_exactly_a_hundred_pas
             .all(|decision| (1..=60).contains(&decision.retry_after_s))
     );
     // Others, and other endpoints, have a count of their own; no address stands in Redis.
-    assert!(limits[0].take(subject, "urls.list", rule).await.allowed);
-    assert!(limits[0].take(Subject::of_address([192, 0, 2, 2].into()), "urls.create", rule).await.allowed);
+    assert!(limits[0].take(subject, "urls.list", rule, 1).await.allowed);
+    assert!(limits[0].take(Subject::of_address([192, 0, 2, 2].into()), "urls.create", rule, 1).await.allowed);
     Ok(())
 }
 
@@ -247,10 +247,10 @@ async fn who_is_refused_does_not_count_and_passes_when_the_window_has_slid_on() 
     let limits = RedisLimits::new(client.redis.clone(), MemoryLimits::new(Clock::system()));
     let subject = Subject::of_address([192, 0, 2, 1].into());
     let rule = LimitRule::new(1, Duration::from_secs(1))?;
-    assert!(limits.take(subject, "urls", rule).await.allowed);
+    assert!(limits.take(subject, "urls", rule, 1).await.allowed);
     let clock = Clock::system();
     // If refusals counted, asking all the time would never pass.
-    wait_until("the window slides on", PATIENCE, async || Ok(limits.take(subject, "urls", rule).await.allowed)).await?;
+    wait_until("the window slides on", PATIENCE, async || Ok(limits.take(subject, "urls", rule, 1).await.allowed)).await?;
     assert!(clock.monotonic() < Duration::from_secs(3), "{:?}", clock.monotonic());
     Ok(())
 }
@@ -264,7 +264,7 @@ async fn a_node_alone_keeps_the_limits_by_itself() -> Result<()> {
     let rule = LimitRule::new(3, Duration::from_mins(1))?;
     let mut allowed = Vec::new();
     for _ in 0..5 {
-        allowed.push(limits.take(subject, "urls", rule).await.allowed);
+        allowed.push(limits.take(subject, "urls", rule, 1).await.allowed);
     }
     assert_eq!(allowed, [true, true, true, false, false]);
     Ok(())

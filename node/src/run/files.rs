@@ -13,7 +13,7 @@ use crate::kv::embedded::FILES_KEPT_OPEN;
 const CONNECTIONS_MAX: u64 = ConnectionLimits::PUBLIC.connections_max as u64;
 /// What is not for connections of the public: the store's files, twice for those that a compaction reads and writes, the
 /// other listener's connections, and the odd file.
-const RESERVED: u64 = 2 * FILES_KEPT_OPEN as u64 + ConnectionLimits::ADMIN.connections_max as u64 + 64;
+const RESERVED: u64 = 2 * FILES_KEPT_OPEN as u64 + ADMIN_CONNECTIONS_MAX as u64 + 64;
 /// Connections that are taken however low the limit is: nobody runs a service on less.
 const CONNECTIONS_MIN: u64 = 64;
 
