@@ -20,7 +20,7 @@ use shortener_node::cache::redis_cluster::links::{SharedLink, SharedLinks};
 use shortener_node::cache::redis_cluster::{RedisCertificates, RedisCluster, RedisFailure, RedisSettings, Server};
 use shortener_node::cache::{Cache, CacheKey, Kept};
 use shortener_node::clicks::queue::{CLAIM_AFTER, ClickQueue, ClickQueueReader, STREAM_ENTRIES_MAX};
-use shortener_node::clicks::{ClickMetrics, ClickReader, ClickRows, ClickWriteError, Countries, click_count};
+use shortener_node::clicks::{ClickMetrics, ClickReader, ClickRows, ClickWriteError, CountriesNow, click_count};
 use shortener_node::kv::Kv;
 use shortener_node::kv::embedded::Embedded;
 use shortener_node::limits::memory::MemoryLimits;
@@ -373,7 +373,7 @@ impl Store {
     fn queue(&self, client: &Client, boot_id: u128) -> ClickQueue {
         ClickQueue::new(
             client.redis.clone(),
-            ClickReader::new(self.kv.clone(), Countries::unknown()),
+            ClickReader::new(self.kv.clone(), CountriesNow::default()),
             boot_id,
             &self.metrics,
         )

@@ -25,26 +25,38 @@ fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.size(), modified, changed))
 }
 
+fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
+    paths.iter().map(|path| stamp(path)).collect()
+}
+
 /// Files that belong together, such as a certificate and its key, and what is done with them.
 pub(super) struct Followed {
     /// The setting, for the log.
     setting: &'static str,
     paths: Vec<PathBuf>,
+    states: States,
     /// Reads them and uses what it read; else says which file is wrong, where and why.
     read: Box<dyn Fn() -> Result<(), String> + Send>,
 }
 
 impl Followed {
+    /// Whatever changes from now on is read again.
     pub(super) fn new(
         setting: &'static str,
         paths: impl IntoIterator<Item = PathBuf>,
         read: impl Fn() -> Result<(), String> + Send + 'static,
     ) -> Self {
-        Self { setting, paths: paths.into_iter().collect(), read: Box::new(read) }
+        let paths: Vec<_> = paths.into_iter().collect();
+        let states = States::new(stamps(&paths));
+        Self { setting, paths, states, read: Box::new(read) }
     }
 
-    fn stamps(&self) -> Vec<Stamp> {
-        self.paths.iter().map(|path| stamp(path)).collect()
+    /// Looks at the files, and reads them if they are news or `is_told`.
+    fn look(&mut self, is_told: bool) {
+        if self.states.are_news(stamps(&self.paths)) || is_told {
+            self.states.reading();
+            self.read_again();
+        }
     }
 
     fn read_again(&self) {
@@ -84,9 +96,8 @@ impl States {
 }
 
 /// Follows all of `files` until `shutdown`, and reads them at once whenever `now` says so.
-pub(super) async fn follow(files: Vec<Followed>, mut now: watch::Receiver<u64>, shutdown: CancellationToken) {
-    let mut all: Vec<_> = files.into_iter().map(|file| (States::new(file.stamps()), file)).collect();
-    if all.is_empty() {
+pub(super) async fn follow(mut files: Vec<Followed>, mut now: watch::Receiver<u64>, shutdown: CancellationToken) {
+    if files.is_empty() {
         return;
     }
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -99,16 +110,13 @@ pub(super) async fn follow(files: Vec<Followed>, mut now: watch::Receiver<u64>, 
         };
         // Files may lie on a disk that hangs.
         let looking = tokio::task::spawn_blocking(move || {
-            for (states, file) in &mut all {
-                if states.are_news(file.stamps()) || is_told {
-                    states.reading();
-                    file.read_again();
-                }
+            for file in &mut files {
+                file.look(is_told);
             }
-            all
+            files
         });
         match looking.await {
-            Ok(looked_at) => all = looked_at,
+            Ok(looked_at) => files = looked_at,
             // The panic itself is on standard error, with its place.
             Err(error) => return tracing::error!(%error, "files are not followed any more"),
         }
