@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, Uri, Version, header};
 
-/// The longest name that DNS has, in bytes, with a dot at its end.
-const NAME_BYTES_MAX: usize = 254;
+/// The longest name that DNS has, in bytes, without a dot at its end.
+const NAME_BYTES_MAX: usize = 253;
 /// The longest label of a name, in bytes.
 const LABEL_BYTES_MAX: usize = 63;
 /// The most digits of a port.
@@ -97,7 +97,7 @@ fn is_name(host: &str) -> bool {
     let last = labels.rsplit('.').next().unwrap_or_default();
     // No top-level domain is a number, so that it is an address or nothing.
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
-    host.len() <= NAME_BYTES_MAX
+    labels.len() <= NAME_BYTES_MAX
         && labels.split('.').all(is_label)
         && (!is_number || labels.parse::<Ipv4Addr>().is_ok())
 }
