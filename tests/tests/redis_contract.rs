@@ -250,7 +250,8 @@ async fn who_is_refused_does_not_count_and_passes_when_the_window_has_slid_on() 
     assert!(limits.take(subject, "urls", rule, 1).await.allowed);
     let clock = Clock::system();
     // If refusals counted, asking all the time would never pass.
-    wait_until("the window slides on", PATIENCE, async || Ok(limits.take(subject, "urls", rule, 1).await.allowed)).await?;
+    wait_until("the window slides on", PATIENCE, async || Ok(limits.take(subject, "urls", rule, 1).await.allowed))
+        .await?;
     assert!(clock.monotonic() < Duration::from_secs(3), "{:?}", clock.monotonic());
     Ok(())
 }

@@ -192,8 +192,8 @@ impl fmt::Debug for IdPermutation {
 
 /// The high and the low half of a number.
 fn halves(number: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+    let [h1, h2, h3, h4, l1, l2, l3, l4] = number.to_be_bytes();
+    (u32::from_be_bytes([h1, h2, h3, h4]), u32::from_be_bytes([l1, l2, l3, l4]))
 }
 
 fn joined(high: u32, low: u32) -> u64 {

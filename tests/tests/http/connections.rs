@@ -13,6 +13,9 @@ use tokio::time::{Duration, timeout};
 
 use super::scene::{Scene, create, path_of, unique};
 
+/// An address that asks for many codes that are unknown.
+const GUESSER: &str = "203.0.113.77";
+
 /// Far above what it takes on a busy machine to cut somebody off.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -100,17 +103,22 @@ async fn a_head_that_cannot_be_read_is_answered_on_both_listeners() -> Result<()
     let scene = Scene::open().await?;
     let admin = scene.node.admin_url().trim_start_matches("http://").to_owned();
     let lines = |count: usize| (0..count).map(|line| format!("x-{line}: y\r\n")).collect::<String>();
-    for address in [scene.node.address(), &admin] {
-        for (status, case) in cases(include_str!("../../corpora/heads.txt")) {
+    for (status, case) in cases(include_str!("../../corpora/heads.txt")) {
+        for address in [scene.node.address(), &admin] {
             // The Host line is one of the header lines.
             let case = case.replace("{KIB}", &"x".repeat(1_024)).replace("{HOST}", &format!("Host: {address}\\r\\n"));
             let case = case.replace("{300 LINES}", &lines(300)).replace("{101 LINES}", &lines(100));
             let shown = case.chars().take(200).collect::<String>();
             let head = unescaped(&case);
             let answer = answer_to(address, &head).await.context(shown.clone())?;
-            expect_raw_problem(&answer, status).context(shown.clone())?;
             ensure!(answer.header("connection") == Some("close"), "{shown}: {}", answer.head);
             ensure!(answer.header("date").is_some(), "{shown}: {}", answer.head);
+            if address == admin {
+                // It answers one request of a connection, and says no more than the status.
+                ensure!(matches!(answer.status, 400 | 414 | 431 | 505), "{shown}: {}", answer.head);
+                continue;
+            }
+            expect_raw_problem(&answer, status).context(shown.clone())?;
 
             // Also as the second request of a connection, and as one that is sent ahead.
             let first = format!("GET /none HTTP/1.1\r\nHost: {address}\r\n\r\n");
@@ -236,7 +244,9 @@ async fn a_request_names_one_valid_host_and_a_strange_one_is_not_served() -> Res
     let (path, own) = (path_of(&link)?, scene.node.address());
     for (status, case) in cases(include_str!("../../corpora/hosts.txt")) {
         let head = case.replace("{CODE}", &path).replace("{OWN}", own).replace("\\n", "\\r\\n");
-        let answer = answer_to(own, &unescaped(&format!("{head}\\r\\n\\r\\n"))).await.context(case)?;
+        // An address of its own: codes that are unknown on other hosts count as guesses.
+        let head = format!("{head}\\r\\nX-Forwarded-For: {GUESSER}\\r\\n\\r\\n");
+        let answer = answer_to(own, &unescaped(&head)).await.context(case)?;
         ensure!(answer.status == status, "{case}: wanted {status}, got {}", answer.head);
         if answer.status == 400 {
             expect_raw_problem(&answer, 400).context(case)?;
@@ -244,6 +254,7 @@ async fn a_request_names_one_valid_host_and_a_strange_one_is_not_served() -> Res
     }
     let http2 = |authority: Option<&'static str>, hosts: &[&'static str]| {
         let mut headers = vec![(":method", "GET"), (":scheme", "http"), (":path", path.as_str())];
+        headers.push(("x-forwarded-for", GUESSER));
         headers.extend(authority.map(|authority| (":authority", authority)));
         headers.extend(hosts.iter().map(|host| ("host", *host)));
         headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
@@ -267,8 +278,8 @@ async fn a_request_names_one_valid_host_and_a_strange_one_is_not_served() -> Res
         ensure!(answer == status || (status == 400 && answer == 0), "{headers:?}: wanted {status}, got {answer}");
     }
     let (answer, _) = {
-        let headers = [(":method", "GET"), (":scheme", "http"), (":authority", own), (":path", path.as_str())];
-        ask_http2(own, &headers).await?
+        let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", own), (":path", path.as_str())];
+        ask_http2(own, &[&pseudo[..], &[("x-forwarded-for", GUESSER)]].concat()).await?
     };
     ensure!(answer == 302, "{answer}");
     Ok(())
