@@ -493,15 +493,7 @@ impl Settings {
         let rule = |requests| {
             LimitRule::new(requests, window).map_err(|error| invalid("RATE_LIMIT_WINDOW", error.to_string()))
         };
-        if !(Duration::from_millis(100)..=WAIT_MAX).contains(&self.analytics_flush_interval) {
-            return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be from 100ms to 1h"));
-        }
-        if self.local_cache_ttl > WAIT_MAX {
-            return Err(invalid("LOCAL_CACHE_TTL", "must be at most 1h: a change may be seen that late"));
-        }
-        if self.local_cache_bytes < parse::MIB {
-            return Err(invalid("LOCAL_CACHE_BYTES", "must be at least 1MiB"));
-        }
+        self.check_ranges()?;
         let mut warnings = parse::open_files(self.secret_files());
         let (listen_on, admin_listen_on) = self.listeners()?;
         let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
@@ -524,12 +516,11 @@ impl Settings {
             key: self.redis_key,
         };
         let redis = redis_source.read()?;
-        let public_urls =
+        let mut public_urls =
             PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
-        let public_urls = match self.unknown_hosts {
-            Some(unknown_hosts) => public_urls.with_unknown_hosts(unknown_hosts),
-            None => public_urls,
-        };
+        if let Some(unknown_hosts) = self.unknown_hosts {
+            public_urls = public_urls.with_unknown_hosts(unknown_hosts);
+        }
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
@@ -566,6 +557,19 @@ impl Settings {
             traces,
             warnings,
         })
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        if !(Duration::from_millis(100)..=WAIT_MAX).contains(&self.analytics_flush_interval) {
+            return Err(invalid("ANALYTICS_FLUSH_INTERVAL", "must be from 100ms to 1h"));
+        }
+        if self.local_cache_ttl > WAIT_MAX {
+            return Err(invalid("LOCAL_CACHE_TTL", "must be at most 1h: a change may be seen that late"));
+        }
+        if self.local_cache_bytes < parse::MIB {
+            return Err(invalid("LOCAL_CACHE_BYTES", "must be at least 1MiB"));
+        }
+        Ok(())
     }
 
     /// The files that hold secrets, by the settings that name them.

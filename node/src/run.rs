@@ -312,14 +312,8 @@ async fn assemble(
         hot,
         accounts: start_accounts(&config, &kv, &clock, &minter, shared.as_ref(), registry)?,
         clicks,
-        cache: match &shared {
-            Some(shared) => Cache::RedisCluster(shared.redis.clone()),
-            None => Cache::Memory(Memory::new(clock.clone())),
-        },
-        limits: match &shared {
-            Some(shared) => Limits::Redis(RedisLimits::new(shared.redis.clone(), MemoryLimits::new(clock.clone()))),
-            None => Limits::Memory(MemoryLimits::new(clock.clone())),
-        },
+        cache: cache_of(shared.as_ref(), &clock),
+        limits: limits_of(shared.as_ref(), &clock),
         drawing: Drawing::on_half_the_cores(),
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,
@@ -331,6 +325,21 @@ async fn assemble(
         config,
     };
     Ok((Arc::new(app), background))
+}
+
+fn cache_of(shared: Option<&Shared>, clock: &Clock) -> Cache {
+    match shared {
+        Some(shared) => Cache::RedisCluster(shared.redis.clone()),
+        None => Cache::Memory(Memory::new(clock.clone())),
+    }
+}
+
+fn limits_of(shared: Option<&Shared>, clock: &Clock) -> Limits {
+    let alone = MemoryLimits::new(clock.clone());
+    match shared {
+        Some(shared) => Limits::Redis(RedisLimits::new(shared.redis.clone(), alone)),
+        None => Limits::Memory(alone),
+    }
 }
 
 /// Reads what is blocked before the first redirect, if the store answers, and follows it from then on.

@@ -218,14 +218,14 @@ pub async fn read_frame(stream: &mut TcpStream) -> Result<Option<Frame>> {
         if stream.read_exact(&mut head).await.is_err() {
             return Ok(None);
         }
-        let [a, b, c, kind, flags, d, e, f, g] = head;
-        let length = u32::from_be_bytes([0, a, b, c]);
+        let [l1, l2, l3, kind, flags, s1, s2, s3, s4] = head;
+        let length = u32::from_be_bytes([0, l1, l2, l3]);
         ensure!(length <= 1 << 20, "a frame of {length} bytes");
         let mut payload = vec![0; length as usize];
         if stream.read_exact(&mut payload).await.is_err() {
             return Ok(None);
         }
-        Ok(Some(Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload }))
+        Ok(Some(Frame { kind, flags, stream: u32::from_be_bytes([s1, s2, s3, s4]), payload }))
     };
     timeout(DEADLINE, reading).await.context("no frame comes and the connection stays open")?
 }

@@ -2,7 +2,7 @@
 //!
 //! Whoever reaches this port could keep the kubelet's probes out, and so have every pod restarted. So a connection
 //! carries one request, and accepting never waits for a place: when all places are taken, [`places`] says which
-//! connection is closed for the new one. A probe takes milliseconds, and only what lingers is closed.
+//! connection is closed for the new one. A probe takes milliseconds, and only a connection that lingers is closed.
 
 mod places;
 
@@ -29,6 +29,10 @@ pub const CONNECTIONS_MAX: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer may take, until the client has read it: a slow scrape of large metrics takes less.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// From when on a connection lingers: a probe that was accepted is answered long before.
+const LINGERS_AFTER: Duration = Duration::from_millis(100);
+/// How often it is looked whether one lingers, while all places are taken by new connections.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long open connections may go on after a shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Bytes of a request's head: the request line of a probe, and few headers.
@@ -42,14 +46,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let mut server = Server { router, connections: JoinSet::new(), open: Vec::new() };
     loop {
+        let has_place = server.make_place();
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    server.take(stream, peer);
-                    // A request that is here already is answered before the next connection is taken: in a flood that one
-                    // could otherwise push it out unread.
-                    tokio::task::yield_now().await;
-                }
+            accepted = listener.accept(), if has_place => match accepted {
+                Ok((stream, peer)) => server.take(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection of the admin port");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -58,6 +58,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             Some(ended) = server.connections.join_next_with_id() => {
                 server.forget(ended.map_or_else(|error| error.id(), |(id, ())| id));
             }
+            () = tokio::time::sleep(LOOK_EVERY), if !has_place => {}
             () = shutdown.cancelled() => break,
         }
     }
@@ -77,24 +78,41 @@ struct Server {
 struct Open {
     id: Id,
     from: Network,
-    is_asking: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     task: AbortHandle,
 }
 
+/// How far a connection has come.
+#[derive(Debug, Default)]
+struct Progress {
+    is_asking: AtomicBool,
+    lingers: AtomicBool,
+}
+
 impl Server {
-    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.open.len() >= CONNECTIONS_MAX {
-            let place = |open: &Open| Place { from: open.from, is_asking: open.is_asking.load(Ordering::Relaxed) };
-            let places: Vec<_> = self.open.iter().map(place).collect();
-            if let Some(index) = to_close(&places) {
-                self.open.remove(index).task.abort();
-            }
+    /// Whether there is a place for another connection. One that lingers gives up its own; the new ones are left alone, because a
+    /// probe may be among them.
+    fn make_place(&mut self) -> bool {
+        if self.open.len() < CONNECTIONS_MAX {
+            return true;
         }
+        let place = |open: &Open| Place {
+            from: open.from,
+            is_asking: open.progress.is_asking.load(Ordering::Relaxed),
+            lingers: open.progress.lingers.load(Ordering::Relaxed),
+        };
+        let places: Vec<_> = self.open.iter().map(place).collect();
+        let Some(index) = to_close(&places) else { return false };
+        self.open.remove(index).task.abort();
+        true
+    }
+
+    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
         // An answer is written at once and whole.
         let _ = stream.set_nodelay(true);
-        let is_asking = Arc::new(AtomicBool::new(false));
-        let task = self.connections.spawn(answer_one(stream, self.router.clone(), is_asking.clone()));
-        self.open.push(Open { id: task.id(), from: Network::of(peer.ip()), is_asking, task });
+        let progress = Arc::<Progress>::default();
+        let task = self.connections.spawn(answer_one(stream, self.router.clone(), progress.clone()));
+        self.open.push(Open { id: task.id(), from: Network::of(peer.ip()), progress, task });
     }
 
     fn forget(&mut self, id: Id) {
@@ -103,10 +121,10 @@ impl Server {
 }
 
 /// Answers one request and closes the connection.
-async fn answer_one(stream: TcpStream, router: Router, is_asking: Arc<AtomicBool>) {
-    let asking = is_asking.clone();
+async fn answer_one(stream: TcpStream, router: Router, progress: Arc<Progress>) {
+    let asking = progress.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        asking.store(true, Ordering::Relaxed);
+        asking.is_asking.store(true, Ordering::Relaxed);
         router.clone().oneshot(request)
     });
     let serving = http1::Builder::new()
@@ -117,8 +135,10 @@ async fn answer_one(stream: TcpStream, router: Router, is_asking: Arc<AtomicBool
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let overdue = async {
-        tokio::time::sleep(HEADER_TIMEOUT).await;
-        if is_asking.load(Ordering::Relaxed) {
+        tokio::time::sleep(LINGERS_AFTER).await;
+        progress.lingers.store(true, Ordering::Relaxed);
+        tokio::time::sleep(HEADER_TIMEOUT.saturating_sub(LINGERS_AFTER)).await;
+        if progress.is_asking.load(Ordering::Relaxed) {
             tokio::time::sleep(ANSWER_TIMEOUT).await;
         }
     };

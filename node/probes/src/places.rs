@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The newest connections, which may not have had the time to send their request: the idle among them are spared.
-const NEWEST: usize = 16;
 /// Bits of an IPv6 address that name its network: hosts choose the others as they like.
 const NETWORK_BITS: u32 = 64;
 
@@ -30,22 +28,24 @@ pub(crate) struct Place {
     pub(crate) from: Network,
     /// Whether its request is here.
     pub(crate) is_asking: bool,
+    /// Whether it is older than any that is answered as it should be.
+    pub(crate) lingers: bool,
 }
 
-/// The connection to close, of those in the order in which they were taken; none if there is none.
+/// The connection to close, of those in the order in which they were taken; none if none lingers.
 ///
-/// It comes from the network that holds most places, so that a flood from one address costs the others nothing. It is the
-/// oldest without a request; where each has one, or is new, the oldest: answers take milliseconds, and their reader lingers.
+/// Of the networks with a connection that lingers, it comes from the one that holds most places, so that a flood from one address
+/// costs the others nothing. It is the oldest without a request; where each has one, the oldest.
 pub(crate) fn to_close(places: &[Place]) -> Option<usize> {
     let mut held: HashMap<Network, usize> = HashMap::new();
     for place in places {
         *held.entry(place.from).or_default() += 1;
     }
-    let most = held.values().copied().max()?;
-    let of_most = |place: &Place| held.get(&place.from) == Some(&most);
-    let spared_from = places.len().saturating_sub(NEWEST);
-    let idle = places.iter().take(spared_from).position(|place| of_most(place) && !place.is_asking);
-    idle.or_else(|| places.iter().position(of_most))
+    let held_by = |place: &Place| held.get(&place.from).copied();
+    let most = places.iter().filter(|place| place.lingers).filter_map(held_by).max()?;
+    let candidate = |place: &Place| place.lingers && held_by(place) == Some(most);
+    let idle = places.iter().position(|place| candidate(place) && !place.is_asking);
+    idle.or_else(|| places.iter().position(candidate))
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn place(from: &str, is_asking: bool) -> Place {
-        Place { from: Network::of(from.parse().unwrap()), is_asking }
+        Place { from: Network::of(from.parse().unwrap()), is_asking, lingers: true }
     }
 
     /// `count` places of one address.
@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn the_network_that_holds_most_gives_up_its_oldest_idle_place_first() {
         let (probe, asks) = (place("10.0.0.1", false), true);
-        let checks: [(&str, Vec<Place>, Option<usize>); 8] = [
+        let new = |places: Vec<Place>| places.into_iter().map(|place| Place { lingers: false, ..place }).collect();
+        let checks: [(&str, Vec<Place>, Option<usize>); 9] = [
             ("no place is taken", vec![], None),
             ("a flood from one address, a probe before it", [vec![probe], of("10.0.0.2", false, 50)].concat(), Some(1)),
             ("a flood that asks and does not read", [vec![probe], of("10.0.0.2", asks, 50)].concat(), Some(1)),
@@ -77,7 +78,12 @@ mod tests {
             ("many addresses, a probe behind them", [of_many(false, 50), vec![probe]].concat(), Some(0)),
             ("many that ask, a probe behind them", [of_many(asks, 50), vec![probe]].concat(), Some(0)),
             ("many idle, an old one asks", [vec![place("10.0.0.1", asks)], of_many(false, 50)].concat(), Some(1)),
-            ("only new ones", of_many(false, 4), Some(0)),
+            ("only new ones", new(of("10.0.0.2", false, 50)), None),
+            (
+                "new ones of a flood, an old one of another",
+                [new(of("10.0.0.2", asks, 50)), vec![probe]].concat(),
+                Some(50),
+            ),
         ];
         for (what, places, expected) in checks {
             assert_eq!(to_close(&places), expected, "{what}");

@@ -245,7 +245,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| "must be an address or a network such as 10.0.0.0/8".to_owned())
 }
 
-/// The shortest prefixes of networks that may be proxies. 10.0.0.0/8 and fc00::/7 are private; what is wider has the whole
+/// The shortest prefixes of networks that may be proxies. 10.0.0.0/8 and `fc00::/7` are private; what is wider has the whole
 /// internet in it, and everybody could claim any address.
 const PROXY_PREFIX_BITS_MIN: (u8, u8) = (8, 7);
 

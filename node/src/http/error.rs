@@ -106,6 +106,7 @@ impl IntoResponse for ApiError {
 }
 
 impl ApiError {
+    #[expect(clippy::too_many_lines, reason = "a table: one kind of problem after another")]
     fn describe(self) -> (StatusCode, Option<Duration>, Problem) {
         let mut errors = Vec::new();
         let mut retry_after = None;

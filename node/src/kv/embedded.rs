@@ -165,7 +165,7 @@ impl Embedded {
         let inner = self.inner()?;
         inner.shared.check_reads()?;
         let at = Arc::new(inner.engine.snapshot());
-        Ok(View { inner, at })
+        Ok(View { at, inner })
     }
 
     /// Begins a transaction. It has to take its snapshot after this, so that it sees all that it cannot conflict with.

@@ -104,7 +104,7 @@ fn check_tikv(Tls { ca, cert, key }: &Tls) -> Result<(), String> {
 }
 
 fn pem<'a>((setting, contents): &'a (&'static str, Zeroizing<Vec<u8>>)) -> PemFile<'a> {
-    PemFile { setting: *setting, contents }
+    PemFile { setting, contents }
 }
 
 fn read_blocked_hosts(path: &Path) -> Result<BlockedHosts, String> {

@@ -118,7 +118,7 @@ const METADATA_V4: [Ipv4Addr; 1] = [Ipv4Addr::new(168, 63, 129, 16)];
 /// IANA's IPv4 Special-Purpose Address Registry (RFC 6890, as of October 2025) and multicast: network, prefix length, and why no link may
 /// lead there, or none where the registry says that it is reachable from everywhere. The longest prefix that fits counts.
 const SPECIAL_V4: [(Ipv4Addr, u32, Option<Reason>); 21] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, Some("is unspecified")),
+    (Ipv4Addr::UNSPECIFIED, 8, Some("is unspecified")),
     (Ipv4Addr::new(10, 0, 0, 0), 8, Some("is private")),
     (Ipv4Addr::new(100, 64, 0, 0), 10, Some("is in the shared range 100.64.0.0/10")),
     (Ipv4Addr::new(127, 0, 0, 0), 8, Some("is loopback")),
@@ -139,7 +139,7 @@ const SPECIAL_V4: [(Ipv4Addr, u32, Option<Reason>); 21] = [
     (Ipv4Addr::new(203, 0, 113, 0), 24, DOCUMENTATION),
     (Ipv4Addr::new(224, 0, 0, 0), 4, Some("is multicast")),
     (Ipv4Addr::new(240, 0, 0, 0), 4, Some("is reserved or broadcast")),
-    (Ipv4Addr::new(255, 255, 255, 255), 32, Some("is reserved or broadcast")),
+    (Ipv4Addr::BROADCAST, 32, Some("is reserved or broadcast")),
 ];
 
 /// IANA's IPv6 Special-Purpose Address Registry (as of October 2025), in the same form. Networks that carry an IPv4 address are not here:
