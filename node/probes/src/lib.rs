@@ -90,7 +90,7 @@ struct Progress {
 }
 
 impl Server {
-    /// Whether there is a place for another connection. One that lingers gives up its own; the new ones are left alone, because a
+    /// Keeps a place free for the next connection, and tells whether it could. One that lingers gives up its own; new ones are left alone, because a
     /// probe may be among them.
     fn make_place(&mut self) -> bool {
         if self.open.len() < CONNECTIONS_MAX {

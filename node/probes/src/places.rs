@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn the_network_that_holds_most_gives_up_its_oldest_idle_place_first() {
         let (probe, asks) = (place("10.0.0.1", false), true);
-        let new = |places: Vec<Place>| places.into_iter().map(|place| Place { lingers: false, ..place }).collect();
+        let young = |place: Place| Place { lingers: false, ..place };
+        let new = |places: Vec<Place>| places.into_iter().map(young).collect::<Vec<_>>();
         let checks: [(&str, Vec<Place>, Option<usize>); 9] = [
             ("no place is taken", vec![], None),
             ("a flood from one address, a probe before it", [vec![probe], of("10.0.0.2", false, 50)].concat(), Some(1)),
