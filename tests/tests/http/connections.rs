@@ -121,7 +121,7 @@ async fn a_head_that_cannot_be_read_is_answered_on_both_listeners() -> Result<()
             expect_raw_problem(&answer, status).context(shown.clone())?;
 
             // Also as the second request of a connection, and as one that is sent ahead.
-            let first = format!("GET /none HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            let first = format!("GET /no/such/path HTTP/1.1\r\nHost: {address}\r\n\r\n");
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(first.as_bytes()).await?;
             ensure!(read_answer(&mut stream).await?.is_some_and(|answer| answer.status == 404));
