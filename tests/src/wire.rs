@@ -89,7 +89,7 @@ async fn read_whole(stream: &mut TcpStream, is_head: bool) -> Result<Option<RawA
 pub async fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     let reading = async {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         // A reset ends it as well.
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             all.extend_from_slice(&buffer[..read]);

@@ -190,10 +190,12 @@ async fn what_one_machine_keeps_moves_to_tikv() -> Result<()> {
     let file = folder.path().join("links.jsonl");
     is_refused("backup", &embedded, &file, "in use").await?;
     node.stop().await?;
-    // What was begun once and is not whole is not in the way.
-    std::fs::write(folder.path().join("links.jsonl.part"), "half of a backup")?;
+    // A file of somebody else is neither in the way nor touched.
+    let other = folder.path().join("links.jsonl.part");
+    std::fs::write(&other, "somebody else's")?;
     succeeds("backup", &embedded, &file).await?;
-    ensure!(std::fs::read_dir(folder.path())?.count() == 1, "something is left beside the backup");
+    ensure!(std::fs::read_to_string(&other)? == "somebody else's", "another file was written to");
+    ensure!(std::fs::read_dir(folder.path())?.count() == 2, "something is left beside the backup");
     let database_url = tikv.database_url(&fresh_name("moved"));
     succeeds("restore", &database_url, &file).await?;
     let node = started(on(&database_url)).await?;

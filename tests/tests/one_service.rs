@@ -117,7 +117,7 @@ async fn a_limit_is_one_limit_through_however_many_nodes() -> Result<()> {
     };
     let Some(nodes) = nodes(5, limits).await? else { return Ok(()) };
     // What counts by user, and what counts by address.
-    for (path, by_user, status) in [("/api/v1/auth/me", true, 200), ("/api/v1/qr/no-such-code", false, 404)] {
+    for (path, by_user, status) in [("/api/v1/auth/me", true, 200), ("/api/v1/urls/1", false, 404)] {
         let mut is_shown = false;
         // All at once may be more than a busy machine does in the 250 ms that Redis has; then half of it, and so on.
         for round in 0..6 {

@@ -201,7 +201,7 @@ mod tests {
             match (queue.pop(now), asked.front()) {
                 (Some((since, address)), _) => {
                     now += JOB_TIME;
-                    served.push((address, Some(now - since)));
+                    served.push((address, Some(now.saturating_sub(since))));
                 }
                 (None, Some((at, ..))) => now = *at,
                 (None, None) => return served,

@@ -85,6 +85,7 @@ mod tests {
         SecretKey::new(bytes.into()).unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the tags take it")]
     fn user(id: u64) -> Option<UserId> {
         Some(UserId(id.try_into().unwrap()))
     }

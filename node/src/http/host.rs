@@ -131,6 +131,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table: one case after another")]
     fn an_authority_is_a_host_and_perhaps_a_port() {
         let label = "a".repeat(63);
         let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));

@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn no_attempt_begins_after_the_deadline() {
-        assert_eq!(pause(9, BACKOFF_MAX, TRANSACT_DEADLINE - BACKOFF_MAX, ALL), None);
-        assert_eq!(pause(9, BACKOFF_MAX, TRANSACT_DEADLINE - BACKOFF_MAX, [0, 0]), Some(Duration::ZERO));
+        assert_eq!(pause(9, BACKOFF_MAX, TRANSACT_DEADLINE.saturating_sub(BACKOFF_MAX), ALL), None);
+        assert_eq!(pause(9, BACKOFF_MAX, TRANSACT_DEADLINE.saturating_sub(BACKOFF_MAX), [0, 0]), Some(Duration::ZERO));
         assert_eq!(pause(1, BACKOFF_MIN, TRANSACT_DEADLINE, [0, 0]), None);
     }
 }

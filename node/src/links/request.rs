@@ -237,6 +237,10 @@ pub fn tidy_tag(tag: &str) -> String {
     ComposingNormalizerBorrowed::new_nfc().normalize(&spaced).into_owned()
 }
 
+fn domain_of(name: Option<&str>, public_urls: &PublicUrls) -> Result<Domain, &'static str> {
+    public_urls.by_name(name.unwrap_or_default()).cloned().ok_or("is not a domain of this service")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,8 +305,4 @@ mod tests {
             assert!(moment_after(wrong, now).is_err(), "{wrong}");
         }
     }
-}
-
-fn domain_of(name: Option<&str>, public_urls: &PublicUrls) -> Result<Domain, &'static str> {
-    public_urls.by_name(name.unwrap_or_default()).cloned().ok_or("is not a domain of this service")
 }

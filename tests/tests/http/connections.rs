@@ -1,5 +1,8 @@
 //! Connections by hand: when answers leave, what is said to heads that cannot be read, which host a request names, and what frames of
 //! HTTP/2 are put up with.
+#![expect(clippy::unwrap_used, reason = "a corpus that cannot be read is a fault of the test")]
+#![expect(clippy::format_collect, reason = "texts of a test")]
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use shortener_tests::node::Node;
