@@ -77,7 +77,7 @@ mod tests {
             ("a flood that asks and does not read", [vec![probe], of("10.0.0.2", asks, 50)].concat(), Some(1)),
             ("idle before asking", [of("10.0.0.2", asks, 9), of("10.0.0.2", false, 30)].concat(), Some(9)),
             ("many addresses, a probe behind them", [of_many(false, 50), vec![probe]].concat(), Some(0)),
-            ("many that ask, a probe behind them", [of_many(asks, 50), vec![probe]].concat(), Some(0)),
+            ("many that ask, a probe behind them", [of_many(asks, 50), new(vec![probe])].concat(), Some(0)),
             ("many idle, an old one asks", [vec![place("10.0.0.1", asks)], of_many(false, 50)].concat(), Some(1)),
             ("only new ones", new(of("10.0.0.2", false, 50)), None),
             (

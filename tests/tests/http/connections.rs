@@ -257,8 +257,8 @@ async fn a_request_names_one_valid_host_and_a_strange_one_is_not_served() -> Res
     }
     let http2 = |authority: Option<&'static str>, hosts: &[&'static str]| {
         let mut headers = vec![(":method", "GET"), (":scheme", "http"), (":path", path.as_str())];
-        headers.push(("x-forwarded-for", GUESSER));
         headers.extend(authority.map(|authority| (":authority", authority)));
+        headers.push(("x-forwarded-for", GUESSER));
         headers.extend(hosts.iter().map(|host| ("host", *host)));
         headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
     };
