@@ -96,6 +96,8 @@ impl Crowd {
 
 async fn connect(from: Ipv4Addr, target: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    // Its port is not to be in the way of a test that listens on all interfaces.
+    socket.set_reuseaddr(true)?;
     socket.bind((from, 0).into())?;
     socket.connect(target).await
 }
