@@ -234,7 +234,7 @@ impl Limits {
     }
 
     /// Counts one request of an address, and of each network that it is part of, narrowest first: a wider one may use more
-    /// ([`networks`]). The first to have had enough refuses it; those before it have counted it.
+    /// ([`networks()`]). The first to have had enough refuses it; those before it have counted it.
     pub async fn take_nested(&self, address: IpAddr, endpoint: &'static str, rule: LimitRule) -> Decision {
         let mut decision = self.take(Subject::of_address(address), endpoint, rule).await;
         for (network, Level { limit_factor, .. }) in networks(address).skip(1) {
