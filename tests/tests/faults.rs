@@ -162,6 +162,9 @@ async fn late_and_lost_answers_of_the_store_multiply_nothing() -> Result<()> {
     Ok(())
 }
 
+/// How often a refresh is sent that is answered with 503: each has 3 s, and all of them less than the token's 30 s of grace.
+const ASKED_AGAIN_MAX: usize = 8;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_refreshes_of_one_token_at_once_all_get_one_successor() -> Result<()> {
     let Some(scene) = Scene::start(Tikv::builder()).await? else { return Ok(()) };
@@ -175,22 +178,23 @@ async fn of_many_refreshes_of_one_token_at_once_all_get_one_successor() -> Resul
         let mut refreshes = JoinSet::new();
         for turn in 0..100 {
             let (client, body) = (scene.fleet.client(turn).await, body.clone());
-            refreshes.spawn(async move { client.post("/api/v1/auth/refresh", &body).await });
-        }
-        let (mut succeeded, mut successors) = (0, std::collections::BTreeSet::new());
-        for answer in refreshes.join_all().await {
-            let answer = answer?;
-            match answer.status {
-                200 => {
-                    let pair: serde_json::Value = answer.json()?;
-                    successors.insert(pair["refresh_token"].to_string());
-                    succeeded += 1;
+            refreshes.spawn(async move {
+                // Whoever finds no time in the deadline of a request asks again, as Retry-After says, with the same token.
+                for _ in 0..ASKED_AGAIN_MAX {
+                    let answer = client.post("/api/v1/auth/refresh", &body).await?;
+                    if answer.status != 503 {
+                        return anyhow::Ok(answer);
+                    }
                 }
-                503 => {}
-                other => anyhow::bail!("a refresh was answered with {other}"),
-            }
+                anyhow::bail!("a refresh was answered with 503 {ASKED_AGAIN_MAX} times")
+            });
         }
-        ensure!(successors.len() == 1 && succeeded >= 90, "{succeeded} got {} successors", successors.len());
+        let mut successors = std::collections::BTreeSet::new();
+        for answer in refreshes.join_all().await {
+            let pair: serde_json::Value = answer?.expect_status(200)?.json()?;
+            successors.insert(pair["refresh_token"].to_string());
+        }
+        ensure!(successors.len() == 1, "one token has {} successors", successors.len());
     }
     scene.end().await?;
     Ok(())
