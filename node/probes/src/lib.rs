@@ -1,8 +1,9 @@
 //! The listener for probes and metrics, of the node and of the operator alike.
 //!
 //! Whoever reaches this port could keep the kubelet's probes out, and so have every pod restarted. So a connection
-//! carries one request, and accepting never waits for a place: when all places are taken, [`places`] says which
-//! connection is closed for the new one. A probe takes milliseconds, and only a connection that lingers is closed.
+//! carries one request, and one that lingers gives up its place: when all places are taken, [`places`] says which one
+//! is closed. A probe takes milliseconds, so it is not closed. While every connection is new, the next one waits to be
+//! accepted, until one of them is answered or lingers.
 
 mod places;
 
@@ -23,7 +24,7 @@ use tower::ServiceExt;
 
 use places::{Network, Place, to_close};
 
-/// Connections at once. A probe and a scrape are two; the rest is the time that a flood needs to push a probe out.
+/// Connections at once. A probe and a scrape are two; the rest is for a flood, whose connections linger until they are closed.
 pub const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take to send the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
