@@ -30,7 +30,6 @@ pub mod kv;
 pub mod resilience;
 
 pub mod ambient;
-pub mod core_dumps;
 pub mod cores;
 pub mod invalid;
 pub mod keyed_hash;

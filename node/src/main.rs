@@ -11,7 +11,8 @@ use shortener_node::ambient::Clock;
 use shortener_node::config::{Config, Settings, Task};
 use shortener_node::run::once::{run_once, take_down};
 use shortener_node::traces::{Traces, TracesError};
-use shortener_node::{Listeners, Orders, core_dumps, logging, run};
+use shortener_node::{Listeners, Orders, logging, run};
+use shortener_probes::core_dumps;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 

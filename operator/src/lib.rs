@@ -9,7 +9,6 @@ pub mod ambient;
 pub mod check;
 pub mod config;
 pub mod controller;
-pub mod core_dumps;
 pub mod execute;
 pub mod kinds;
 pub mod leader;

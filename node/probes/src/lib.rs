@@ -5,6 +5,7 @@
 //! is closed. A probe takes milliseconds, so it is not closed. While every connection is new, the next one waits to be
 //! accepted, until one of them is answered or lingers.
 
+pub mod core_dumps;
 mod places;
 
 use std::net::SocketAddr;
