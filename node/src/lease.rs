@@ -29,6 +29,9 @@ use written::{is_written, lease_of};
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long one watch lasts, in seconds: each new one begins with a read, which finds whatever a watch has missed.
 const WATCH_S: u32 = 60;
+/// The resource version that a watch begins with: none, so that it begins with the Lease as it is. The version of a Lease that seldom
+/// changes is soon older than what the API server remembers, and a watch from there is refused with 410.
+const FROM_NOW: &str = "";
 /// When a watch that the server has not ended is taken for one on a dead connection.
 const WATCH_ENDS_WITHIN: Duration = Duration::from_secs(70);
 const _: () = assert!(WATCH_ENDS_WITHIN.as_secs() > WATCH_S as u64);
@@ -138,8 +141,7 @@ impl OwnLease {
         asks.mark_unchanged();
         self.say(&mut seen).await?;
         let params = WatchParams::default().fields(&format!("metadata.name={}", self.settings.pod)).timeout(WATCH_S);
-        let version = seen.lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
-        let mut events = pin!(in_time(self.api.watch(&params, &version)).await?);
+        let mut events = pin!(in_time(self.api.watch(&params, FROM_NOW)).await?);
         *failures = 0;
         let mut is_dead = pin!(tokio::time::sleep(WATCH_ENDS_WITHIN));
         let mut looks = tokio::time::interval(LOOK_EVERY);

@@ -17,6 +17,7 @@ use shortener_node::allocation::{extend_worker, take_worker};
 use shortener_node::ambient::Clock;
 use shortener_node::kv::WRITE_DEADLINE;
 use shortener_tests::kubernetes::{Kubernetes, Part};
+use shortener_tests::node::Node;
 use shortener_tests::server_process::wait_until;
 use shortener_tests::tikv_engine::Engine;
 
@@ -28,6 +29,8 @@ const AWAY: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_secs(4);
 /// A start waits 15 s for its first IDs.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// Longer than a node pauses between two tries to reach the API server, and than a request to it may take.
+const LONGEST_PAUSE: Duration = Duration::from_secs(25);
 /// A window is a minute at most.
 const WINDOW_RUNS_OUT: Duration = Duration::from_secs(90);
 
@@ -220,7 +223,11 @@ async fn while_the_api_server_is_gone_or_hangs_no_create_fails_and_grants_come_w
                 kubernetes.resume(Part::ApiServer)?;
                 kubernetes.wait_until_serving().await?;
             }
-            false => kubernetes.restart(Part::ApiServer).await?,
+            false => {
+                // It remembers nothing of before, and the Lease is older than all that it will.
+                kubernetes.restart(Part::ApiServer).await?;
+                until_quiet(&node).await?;
+            }
         }
         scene.grant("main-0", asks.boot_id, 3, granted - 1, granted).await?;
         scene.until_says("main-0", "the next block is claimed", |report| report.mark == granted).await?;
@@ -231,6 +238,20 @@ async fn while_the_api_server_is_gone_or_hangs_no_create_fails_and_grants_come_w
     let started = scene_without_api_server(&scene).await;
     kubernetes.resume(Part::ApiServer)?;
     started
+}
+
+/// Waits until the node has told of no failed word with the API server for longer than it ever pauses after one.
+async fn until_quiet(node: &Node) -> Result<()> {
+    let failures = || node.log().matches("no word with the operator").count();
+    let (clock, mut told, mut since) = (Clock::system(), failures(), Duration::ZERO);
+    wait_until("the node is in touch with the API server again", 3 * LONGEST_PAUSE, async || {
+        let now = failures();
+        if now != told {
+            (told, since) = (now, clock.monotonic());
+        }
+        Ok(clock.monotonic() - since > LONGEST_PAUSE)
+    })
+    .await
 }
 
 /// A node that starts while the API server hangs serves redirects.
