@@ -48,11 +48,24 @@ pub struct Report {
     /// The granted worker ID that the store did not let it take, or that it has lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_worker: Option<WorkerId>,
+    /// Which formats of rows it knows and writes. A node that does not say it knows the first alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formats: Option<ReportedFormats>,
     /// Whether the store can be reached.
     pub store_reachable: bool,
     /// Whether the shared cache can be reached; none where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_reachable: Option<bool>,
+}
+
+/// Which formats of rows a node knows and writes. A format is a number that names the version of every kind of row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedFormats {
+    /// The newest that its program can write.
+    pub newest: u16,
+    /// The one that it writes: the keyspace's, as it was seen last.
+    pub written: u16,
 }
 
 /// What the operator has set aside for one boot: its entry in the resource's status, which was written before.
@@ -68,6 +81,9 @@ pub struct Grant {
     pub run: Option<IdRange>,
     /// How many blocks this boot was granted in all.
     pub granted: u64,
+    /// The format that the keyspace may be raised to: every running node knows it. None while nothing is to be raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u16>,
 }
 
 /// An annotation that is not what its side writes.
@@ -120,13 +136,13 @@ impl Grant {
 impl From<&Entry> for Grant {
     fn from(entry: &Entry) -> Self {
         let Entry { boot_id, worker, run, granted } = entry;
-        Self { boot_id: *boot_id, worker_id: *worker, run: *run, granted: *granted }
+        Self { boot_id: *boot_id, worker_id: *worker, run: *run, granted: *granted, format: None }
     }
 }
 
 impl From<Grant> for Entry {
     fn from(grant: Grant) -> Self {
-        let Grant { boot_id, worker_id, run, granted } = grant;
+        let Grant { boot_id, worker_id, run, granted, format: _ } = grant;
         Self { boot_id, worker: worker_id, run, granted }
     }
 }
@@ -157,6 +173,7 @@ mod tests {
             mark: 17,
             keyspace: Some(KeyspaceId(2)),
             refused_worker: None,
+            formats: Some(ReportedFormats { newest: 2, written: 1 }),
             store_reachable: true,
             cache_reachable: Some(false),
         }
@@ -169,6 +186,7 @@ mod tests {
             worker_id: WorkerId::default(),
             run: IdRange::new(CodeLength::DEFAULT, 17, 2).ok(),
             granted: 3,
+            format: None,
         };
         let annotations = BTreeMap::from([
             (REPORT_ANNOTATION.to_owned(), serde_json::to_string(&report()).expect("JSON")),

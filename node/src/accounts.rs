@@ -36,6 +36,7 @@ use crate::kv::{Kv, KvError};
 use crate::limits::guesses::GuessLimits;
 use crate::store::StoreError;
 use crate::store::accounts::{self as rows, KnownNetworkRow, KnownNetworkTag, UserId, UserRow};
+use crate::store::format::Formats;
 
 /// The longest full name, in characters.
 pub const FULL_NAME_CHARS_MAX: usize = 200;
@@ -130,6 +131,8 @@ pub struct AccountsParts {
     pub refresh_lifetime: Duration,
     /// The service's own host names: they are no passwords.
     pub hosts: Vec<String>,
+    /// What rows are written as.
+    pub formats: Formats,
     /// Hashes networks.
     pub network_tags: NetworkTags,
     /// Slows guesses at one account.

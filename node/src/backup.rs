@@ -20,6 +20,7 @@ use shortener_crds::ids::allocate::restored_mark;
 
 use crate::ambient::{UnixMs, random};
 use crate::kv::{Kv, KvError, Row, prefix_range};
+use crate::store::format::{Format, Formats};
 use crate::store::keyspace::{self, KeyspaceRow, decode_keyspace};
 use crate::store::{Kind, StoreError, allocation, key_after};
 use line::Line;
@@ -132,17 +133,21 @@ pub async fn restore(kv: &Kv, input: &mut impl BufRead, progress: impl Fn(u64)) 
         Some(_) => return Err(lines.wrong("is no header: is it a backup?")),
         None => return Err(BackupError::CutShort),
     }
-    begin(kv).await?;
     let (mut batch, mut rows, mut record) = (Batch::default(), 0, None);
     loop {
         let digest = lines.digest();
         match lines.next()? {
             Some(Line::Row { kind: _, key, value }) => {
                 let (key, value) = lines.decode(&key, &value)?;
-                rows += 1;
                 if key == Kind::Keyspace.rows().start {
-                    record = Some(decode_keyspace(&value)?);
-                } else {
+                    // It comes first: a backup that this program cannot read leaves the keyspace as it was.
+                    record = Some(readable(decode_keyspace(&value)?)?);
+                }
+                if rows == 0 {
+                    begin(kv).await?;
+                }
+                rows += 1;
+                if key != Kind::Keyspace.rows().start {
                     batch.add(kv, (key, value)).await?;
                 }
                 progress(lines.bytes);
@@ -158,6 +163,11 @@ pub async fn restore(kv: &Kv, input: &mut impl BufRead, progress: impl Fn(u64)) 
             None => return Err(BackupError::CutShort),
         }
     }
+}
+
+fn readable(record: KeyspaceRow) -> Result<KeyspaceRow, StoreError> {
+    Formats::up_to(Format::NEWEST).see(record.format)?;
+    Ok(record)
 }
 
 /// Takes an empty keyspace for a restore.

@@ -26,6 +26,7 @@ use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::links::takedowns::{Order, meant};
 use crate::public_url::{BaseUrl, PublicUrls, UnknownHosts};
+use crate::store::format::Format;
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
 pub use parse::{RedisSource, Secret};
@@ -239,6 +240,9 @@ enum Command {
         /// What was blocked.
         what: String,
     },
+    /// Lets nodes write the rows of this release, once no node of an earlier one runs. Earlier releases refuse to start from then on.
+    /// It is for nodes that share a store without an operator: the operator does it by itself, and so does a node on the embedded store.
+    RaiseFormat,
 }
 
 /// What the program is asked to do.
@@ -250,6 +254,8 @@ pub enum Task {
     Once(Copying, Database),
     /// Block something in this database, or let it be again.
     TakeDown(Order, Database),
+    /// Raise this database's format.
+    RaiseFormat(Database),
 }
 
 /// How much is logged.
@@ -383,6 +389,8 @@ pub struct Config {
     pub secret_key: Option<SecretKey>,
     /// Still accepted for access tokens.
     pub secret_key_previous: Option<SecretKey>,
+    /// The newest format of rows that the program writes. No setting: it is the program's own.
+    pub newest_format: Format,
     /// Life of an access token.
     pub access_token_ttl: Duration,
     /// Life of a refresh token.
@@ -476,6 +484,7 @@ impl Settings {
                 let database = database(self.database_url, tls, true)?;
                 let (what, is_blocked) = match command {
                     Command::Copy(copying) => return Ok(Task::Once(copying, database)),
+                    Command::RaiseFormat => return Ok(Task::RaiseFormat(database)),
                     Command::Block { what } => (what, true),
                     Command::Unblock { what } => (what, false),
                 };
@@ -524,6 +533,7 @@ impl Settings {
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
+            newest_format: Format::NEWEST,
             listen_on,
             admin_listen_on,
             public_urls,

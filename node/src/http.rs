@@ -55,6 +55,7 @@ use crate::links::hot::HotLinks;
 use crate::links::takedowns::Takedowns;
 use crate::links::{Links, Resolve};
 use crate::minter::Minter;
+use crate::store::format::Formats;
 use drawing::Drawing;
 use error::ApiError;
 use metrics::HttpMetrics;
@@ -81,6 +82,8 @@ pub struct App {
     pub cache: Cache,
     /// Where codes and IDs come from, for health.
     pub minter: Minter,
+    /// Which formats of rows are known and written.
+    pub formats: Formats,
     /// Use-cases of links.
     pub links: Links,
     /// From codes to where they lead.

@@ -16,13 +16,14 @@ use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Config};
 use shortener_crds::causes::Causes;
 use shortener_crds::ids::allocate::PodUid;
-use shortener_crds::lease::{Grant, Report};
+use shortener_crds::lease::{Grant, Report, ReportedFormats};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient::{Clock, random};
 use crate::cache::redis_cluster::RedisCluster;
 use crate::kv::Kv;
 use crate::minter::Minter;
+use crate::store::format::{Format, Formats};
 use written::{is_written, lease_of};
 
 /// How long the API server may take to answer a request. Its own limit is a minute: a client that waits so long is not waiting but hung.
@@ -84,6 +85,7 @@ pub struct OwnLease {
     minter: Minter,
     kv: Kv,
     redis: Option<RedisCluster>,
+    formats: Formats,
     clock: Clock,
 }
 
@@ -101,6 +103,7 @@ impl OwnLease {
         minter: Minter,
         kv: Kv,
         redis: Option<RedisCluster>,
+        formats: Formats,
         clock: Clock,
     ) -> Result<Self, LeaseError> {
         let mut config = Config::infer().await.map_err(LeaseError::Unconfigured)?;
@@ -109,7 +112,7 @@ impl OwnLease {
         // Failures are seen here, and answered by beginning anew.
         config.default_retry = false;
         let api = Api::namespaced(Client::try_from(config)?, &settings.namespace);
-        Ok(Self { api, settings, minter, kv, redis, clock })
+        Ok(Self { api, settings, minter, kv, redis, formats, clock })
     }
 
     /// Keeps the Lease until `shutdown`.
@@ -170,7 +173,14 @@ impl OwnLease {
     fn deliver(&self, Seen { lease, .. }: &Seen) {
         let Some(annotations) = lease.as_ref().and_then(|lease| lease.metadata.annotations.as_ref()) else { return };
         let delivered = match Grant::read(annotations) {
-            Ok(Some(grant)) => self.minter.deliver(grant.into()).map_err(|error| error.to_string()),
+            Ok(Some(grant)) => {
+                // Grants to an earlier boot of the pod may name a format that an earlier program was to raise to.
+                let format = grant.format.filter(|_| grant.boot_id == self.minter.boot_id());
+                if let Some(format) = format.and_then(Format::of_number) {
+                    self.formats.want(format);
+                }
+                self.minter.deliver(grant.into()).map_err(|error| error.to_string())
+            }
             Ok(None) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
@@ -210,6 +220,10 @@ impl OwnLease {
             keyspace: asks.keyspace,
             refused_worker: asks.refused_worker,
             store_reachable: self.kv.condition().is_none_or(|condition| condition.is_up),
+            formats: Some(ReportedFormats {
+                newest: self.formats.newest().number(),
+                written: self.formats.written().number(),
+            }),
             cache_reachable: self.redis.as_ref().map(|redis| redis.condition().is_up),
         }
     }

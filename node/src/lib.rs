@@ -1,8 +1,9 @@
 //! The node: a stateless server that shortens, redirects and counts, on an ordered transactional key-value store.
 //!
 //! [`run()`] is the seam between the program and everything else. Modules import downwards in this order, never up:
-//! `run` → `http` → `links` `accounts` `clicks` → `limits` `lease` → `minter` → `allocation` → `cache` → `store` → `kv` → `resilience`.
+//! `program` → `run` → `http` → `links` `accounts` `clicks` → `limits` `lease` → `minter` → `allocation` → `cache` → `store` → `kv` → `resilience`.
 
+mod program;
 pub mod run;
 
 pub mod config;
@@ -36,4 +37,5 @@ pub mod keyed_hash;
 pub mod tls_files;
 pub mod traces;
 
+pub use program::program;
 pub use run::{Listeners, Orders, run};

@@ -34,6 +34,7 @@ use crate::minter::{MintError, Minter};
 use crate::public_url::PublicUrls;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
+use crate::store::format::Formats;
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
 use link::Destination;
@@ -116,6 +117,7 @@ pub struct Links {
     own_domains: OwnDomains,
     takedowns: Takedowns,
     redirect_status: RedirectStatus,
+    formats: Formats,
     metrics: LinkMetrics,
 }
 
@@ -141,6 +143,8 @@ pub struct LinksParts {
     pub takedowns: Takedowns,
     /// The status of links that name none.
     pub redirect_status: RedirectStatus,
+    /// What rows are written as.
+    pub formats: Formats,
     /// What is counted.
     pub metrics: LinkMetrics,
 }
@@ -148,7 +152,8 @@ pub struct LinksParts {
 impl Links {
     /// The use-cases on these parts; fails when a host of ours is no host.
     pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, metrics } = parts;
+        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, formats, metrics } =
+            parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
         let keys = Arc::new(OnceLock::new());
         Ok(Self {
@@ -162,6 +167,7 @@ impl Links {
             own_domains,
             takedowns,
             redirect_status,
+            formats,
             metrics,
         })
     }
@@ -179,7 +185,8 @@ impl Links {
 
     /// The link with this ID, if `manager` may manage it.
     pub async fn get(&self, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-        managed(&self.kv.begin().await?, manager, id).await
+        let found = rows::link_by_id(&self.kv.begin().await?, id).await?;
+        managed_by(manager, found)
     }
 
     /// The link at an address that `owner` must own.
@@ -194,18 +201,22 @@ impl Links {
         Ok(row.filter(|row| !row.is_deleted))
     }
 
+    /// The link with this ID, within a transaction that is going to change it, if `manager` may manage it.
+    async fn managed(&self, txn: &Transaction, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
+        managed_by(manager, rows::link_to_change(txn, id, &self.formats).await?)
+    }
+
+    fn shared_link(&self, row: &LinkRow) -> SharedLink {
+        SharedLink { version: row.version, row: Some(rows::encode_link(self.formats.written(), row).into()) }
+    }
+
     fn rules(&self) -> Rules<'_> {
         let Self { public_urls, own_domains, takedowns, redirect_status, .. } = self;
         Rules { public_urls, own_domains, takedowns, redirect_status: *redirect_status }
     }
 }
 
-/// The link with this ID, within a transaction. Somebody else's is not there.
-async fn managed(txn: &Transaction, manager: Manager, id: u64) -> Result<(LinkAddress, LinkRow), LinkError> {
-    let found = rows::link_by_id(txn, id).await?;
+/// Somebody else's link is not there.
+fn managed_by(manager: Manager, found: Option<(LinkAddress, LinkRow)>) -> Result<(LinkAddress, LinkRow), LinkError> {
     found.filter(|(_, row)| manager.manages(row)).ok_or(LinkError::NotFound)
-}
-
-fn shared_link(row: &LinkRow) -> SharedLink {
-    SharedLink { version: row.version, row: Some(rows::encode_link(row).into()) }
 }

@@ -27,6 +27,7 @@ use crate::ambient::{Clock, UnixMs, random};
 use crate::keyed_hash::derive;
 use crate::kv::Kv;
 use crate::store::StoreError;
+use crate::store::format::Formats;
 use crate::store::idempotency::IdempotencySecret;
 use crate::traces::{self, STEP};
 use keeper::{LOOK_SOON, Pause, keep};
@@ -80,6 +81,7 @@ struct Shared {
     clock: Clock,
     boot: BootId,
     code_length: CodeLength,
+    formats: Formats,
     keyspace: OnceLock<Keyspace>,
     state: Mutex<State>,
     /// Wakes the keeper before its time.
@@ -127,12 +129,14 @@ impl Worker {
 
 impl Minter {
     /// Takes a first allocation if the store gives one, and starts the keeper, which goes on trying if not. Fails when the
-    /// keyspace's record is damaged: to go on would mint other codes than before.
+    /// keyspace's record is damaged, as to go on would mint other codes than before; and when the keyspace is in a format that `formats`
+    /// do not know.
     pub async fn start(
         kv: Kv,
         clock: Clock,
         code_length: CodeLength,
         authority: Authority,
+        formats: Formats,
         metrics: MinterMetrics,
     ) -> Result<Self, StoreError> {
         let state = State {
@@ -147,6 +151,7 @@ impl Minter {
             clock,
             boot: BootId(u128::from_be_bytes(random())),
             code_length,
+            formats,
             keyspace: OnceLock::new(),
             state: Mutex::new(state),
             wanted: Notify::new(),
@@ -154,9 +159,9 @@ impl Minter {
             metrics,
         });
         let pause = match shared.look_after().await {
-            Err(AllocationError::Store(damaged @ (StoreError::Decode { .. } | StoreError::HalfRestored))) => {
-                return Err(damaged);
-            }
+            Err(AllocationError::Store(
+                unusable @ (StoreError::Decode { .. } | StoreError::HalfRestored | StoreError::NewerFormat(_)),
+            )) => return Err(unusable),
             looked_after => Pause::after(looked_after),
         };
         let shutdown = CancellationToken::new();

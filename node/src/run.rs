@@ -3,6 +3,7 @@
 mod files;
 mod files_in_use;
 mod followed;
+mod format;
 mod listen;
 pub mod once;
 mod private_file;
@@ -57,6 +58,7 @@ use crate::links::{LinkMetrics, Links, LinksParts, Resolve};
 use crate::minter::{Minter, MinterMetrics};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
+use crate::store::format::Formats;
 use crate::sweeper::{self, Sweeper};
 use files_in_use::InUse;
 use shared::{Shared, keep_hot, share};
@@ -121,8 +123,8 @@ pub enum RunError {
     /// The store did not close.
     #[error("the disk hangs: the store did not close in time; all that was acknowledged is safe on it")]
     StoreHangs,
-    /// The store failed at start.
-    #[error("cannot start on this store")]
+    /// The store failed at start, or holds what this program does not know.
+    #[error("cannot run on this store")]
     Store(#[from] StoreError),
     /// The way to the node's Lease cannot be found.
     #[error(transparent)]
@@ -184,7 +186,8 @@ pub async fn run(config: Config, listeners: Listeners, clock: Clock, orders: Ord
         tokio::select! {
             () = public => None,
             () = not_ready => None,
-            reason = app.kv.failed() => Some(reason),
+            reason = app.kv.failed() => Some(RunError::StoreFailed(reason)),
+            newer = app.formats.outdated() => Some(StoreError::from(newer).into()),
         }
     };
     ready.store(false, Ordering::SeqCst);
@@ -201,7 +204,7 @@ pub async fn run(config: Config, listeners: Listeners, clock: Clock, orders: Ord
     let left = STOP.saturating_sub(app.clock.monotonic().saturating_sub(stopping));
     let is_closed = app.kv.close(left).await;
     match failure {
-        Some(reason) => Err(RunError::StoreFailed(reason)),
+        Some(failure) => Err(failure),
         None if is_closed => Ok(()),
         None => Err(RunError::StoreHangs),
     }
@@ -270,12 +273,21 @@ async fn assemble(
     let minter_metrics = MinterMetrics::register(registry)?;
     // Elapsed: the node starts all the same, and claims once it is connected.
     let _ = tokio::time::timeout(CONNECT, kv.connected()).await;
-    let minter = Minter::start(kv.clone(), clock.clone(), config.code_length, authority, minter_metrics).await?;
+    let formats = Formats::up_to(config.newest_format);
+    let starting =
+        Minter::start(kv.clone(), clock.clone(), config.code_length, authority, formats.clone(), minter_metrics);
+    let minter = starting.await?;
+    if matches!(kv, Kv::Embedded(_)) {
+        // No other node runs on this store.
+        format::raise_to_newest(&kv, &formats).await;
+    }
+    let is_operated = config.lease.is_some() || matches!(kv, Kv::Embedded(_));
+    background.spawn(format::follow(kv.clone(), formats.clone(), is_operated, background.shutdown.clone()));
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
     if let Some(settings) = config.lease.clone() {
         let redis = shared.as_ref().map(|shared| shared.redis.clone());
-        let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, clock.clone()).await?;
+        let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, formats.clone(), clock.clone()).await?;
         background.spawn(lease.keep(background.shutdown.clone()));
     }
     let countries = files_in_use::load_countries(config.geoip_database.as_deref())?;
@@ -300,6 +312,7 @@ async fn assemble(
         public_urls: config.public_urls.clone(),
         takedowns: blocked.clone(),
         redirect_status: config.redirect_status,
+        formats: formats.clone(),
         metrics: LinkMetrics { mint_clashes },
     });
     let shared_links = shared.as_ref().map(|shared| shared.links.clone());
@@ -310,13 +323,14 @@ async fn assemble(
         resolve,
         takedowns: blocked,
         hot,
-        accounts: start_accounts(&config, &kv, &clock, &minter, shared.as_ref(), registry)?,
+        accounts: start_accounts(&config, &kv, &clock, &minter, &formats, shared.as_ref(), registry)?,
         clicks,
         cache: cache_of(shared.as_ref(), &clock),
         limits: limits_of(shared.as_ref(), &clock),
         drawing: Drawing::on_half_the_cores(),
         unknown_codes: UnknownCodes::new(clock.clone()).map_err(|error| RunError::Start(error.to_string()))?,
         minter,
+        formats,
         api_places: Semaphore::new(API_IN_FLIGHT_MAX),
         metrics,
         backlog,
@@ -399,6 +413,7 @@ fn start_accounts(
     kv: &Kv,
     clock: &Clock,
     minter: &Minter,
+    formats: &Formats,
     shared: Option<&Shared>,
     registry: &Registry,
 ) -> Result<Accounts, RunError> {
@@ -421,6 +436,7 @@ fn start_accounts(
         tokens: AccessTokens::new(issuer, config.access_token_ttl, &secret, previous),
         refresh_lifetime: config.refresh_token_ttl,
         hosts: config.public_urls.hosts(),
+        formats: formats.clone(),
         network_tags: NetworkTags::new(&secret, previous),
         guesses: GuessLimits::new(clock.clone(), shared.map(|shared| shared.redis.clone())),
         guesses_slowed: counter(

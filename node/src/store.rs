@@ -1,12 +1,15 @@
 //! What lies in the store: every kind of row, its key and its encoding.
 //!
 //! A key is one prefix byte for its [`Kind`], then its parts in an order-preserving encoding ([`Key`]). A value is one
-//! version byte and then postcard; an old version stays readable for ever. Rows are defined in one file a subject below
-//! this one; nothing outside `store` builds a key.
+//! version byte and then postcard; an old version stays readable for ever. A new version only adds fields at the end, so that a program
+//! reads the version after its own as well: it leaves out what it does not know. Such a row it never writes back. Which version is
+//! written is a matter of the keyspace's [`format`]. Rows are defined in one file a subject below this one; nothing outside `store`
+//! builds a key.
 
 pub mod accounts;
 pub mod allocation;
 pub mod clicks;
+pub mod format;
 #[cfg(test)]
 mod frozen;
 pub mod idempotency;
@@ -21,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::kv::{KvError, prefix_range};
+use format::{Format, Formats, NewerFormat};
 
 /// Every kind of row. The byte leads the key and never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,10 +179,21 @@ pub enum StoreError {
     /// The key-value engine failed.
     #[error("the store failed")]
     Kv(#[from] KvError),
+    /// The keyspace has rows that this program does not know.
+    #[error(transparent)]
+    NewerFormat(#[from] NewerFormat),
+    /// A row has the version after the one that this program knows: it is read, and not written back.
+    #[error("a {kind:?} row was written by a newer release (version {version})")]
+    NewerRow {
+        /// The row's kind.
+        kind: Kind,
+        /// Its version.
+        version: u8,
+    },
     /// A restore of this keyspace was begun and not finished.
     #[error("a backup was restored here in part; restore it into an empty keyspace and use that")]
     HalfRestored,
-    /// A row is not what its kind says: written by a newer release, or damaged.
+    /// A row is not what its kind says: written by a much newer release, or damaged.
     #[error("a {kind:?} row does not decode (version byte {version:?})")]
     Decode {
         /// The row's kind.
@@ -194,12 +209,48 @@ pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![version]).unwrap_or_default()
 }
 
-/// Decodes a value whose version byte is `version`.
+/// Encodes a value that has `version` in the newest format.
+pub(crate) fn encode_in<T: Serialize>(format: Format, version: u8, value: &T) -> Vec<u8> {
+    if format < Format::NEXT {
+        return encode(version, value);
+    }
+    let mut bytes = encode(version + 1, value);
+    bytes.push(FIELD_OF_NEXT);
+    bytes
+}
+
+/// The field that rows of [`Format::NEXT`] have at their end.
+const FIELD_OF_NEXT: u8 = 1;
+
+/// Decodes a value that has `version`, or the version after, for reading only.
 pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, version: u8, bytes: &[u8]) -> Result<T, StoreError> {
     let undecodable = || StoreError::Decode { kind, version: bytes.first().copied() };
     let (found, body) = bytes.split_first().ok_or_else(undecodable)?;
-    if *found != version {
+    if *found != version && Some(*found) != version.checked_add(1) {
         return Err(undecodable());
     }
+    // What the next version has at its end is left out.
     postcard::from_bytes(body).map_err(|_| undecodable())
+}
+
+/// Decodes a value that has `version` in the newest format and is going to be written back. A row of the next format proves that the
+/// keyspace is in it: a program that knows it writes it from then on, and any other one leaves the row alone.
+pub(crate) fn decode_to_change<T: DeserializeOwned>(
+    kind: Kind,
+    version: u8,
+    bytes: &[u8],
+    formats: &Formats,
+) -> Result<T, StoreError> {
+    if bytes.first().copied() == version.checked_add(1) {
+        formats.see(Format::NEXT)?;
+    }
+    decode(kind, version, bytes)
+}
+
+/// Decodes a value that is going to be written back and has the same version in all formats that this program knows.
+pub(crate) fn decode_own<T: DeserializeOwned>(kind: Kind, version: u8, bytes: &[u8]) -> Result<T, StoreError> {
+    match bytes.first() {
+        Some(found) if Some(*found) == version.checked_add(1) => Err(StoreError::NewerRow { kind, version: *found }),
+        _ => decode(kind, version, bytes),
+    }
 }

@@ -39,6 +39,10 @@ pub struct Run {
     /// Image of the nodes of resources that name none.
     #[arg(long, env, default_value = concat!("shortener:", env!("CARGO_PKG_VERSION")))]
     pub node_image: String,
+    /// Seconds that a release of the nodes must have run before the operator lets them write what earlier releases cannot read. Until
+    /// then a release can be taken back.
+    #[arg(long, env, default_value_t = 600)]
+    pub format_raise_after_seconds: u64,
     /// Address of the probes and metrics. The chart and the manifest name all interfaces, because the kubelet asks from outside
     /// the pod.
     #[arg(long, env, default_value = "127.0.0.1:9090")]

@@ -16,7 +16,7 @@ use crate::ambient;
 use crate::execute::{ExecuteError, Executor};
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Trigger, Watches, observe, resource};
-use crate::plan::{Finalizer, Plan, PlanError, plan};
+use crate::plan::{Defaults, Finalizer, Plan, PlanError, plan};
 use crate::scaling::Scaling;
 use crate::settled::Settled;
 
@@ -92,8 +92,8 @@ pub struct Context {
     pub scaling: Arc<Scaling>,
     /// What is told.
     pub metrics: Metrics,
-    /// The image of the nodes of this release.
-    pub default_image: String,
+    /// What holds for resources that say nothing else.
+    pub defaults: Defaults,
     /// Whether this operator works.
     pub leads: watch::Receiver<bool>,
     /// Failures in a row, by cluster.
@@ -180,15 +180,9 @@ async fn visit_in_time(
 /// Reads and thinks.
 async fn look(context: &Context, namespace: &str, name: &str) -> Result<Option<(ShortenerCluster, Plan)>, VisitError> {
     let Some(resource) = resource(&context.client, namespace, name).await? else { return Ok(None) };
-    let observed = observe(
-        &context.client,
-        &context.watches,
-        &context.settled,
-        &context.scaling,
-        &context.default_image,
-        &resource,
-    )
-    .await?;
+    let observed =
+        observe(&context.client, &context.watches, &context.settled, &context.scaling, &context.defaults, &resource)
+            .await?;
     let planned = plan(&resource, &observed, &ambient::now())?;
     Ok(Some((resource, planned)))
 }

@@ -20,7 +20,7 @@ use crate::ambient;
 use crate::kinds::Kind;
 use crate::plan::allocate::node_leases;
 use crate::plan::validate::validate;
-use crate::plan::{Observed, Owned};
+use crate::plan::{Defaults, Observed, Owned};
 use crate::scaling::{Scaling, warm};
 use crate::settled::Settled;
 pub use watches::{Scope, Trigger, Watches};
@@ -65,7 +65,7 @@ pub async fn observe(
     watches: &Watches,
     settled: &Settled,
     scaling: &Scaling,
-    default_image: &str,
+    defaults: &Defaults,
     resource: &ShortenerCluster,
 ) -> Result<Observed, ObserveError> {
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
@@ -98,7 +98,7 @@ pub async fn observe(
         secret_versions: secret_versions(client, resource, &namespace).await?,
         kinds,
         load: scaling.seen(&namespace, &name, warm),
-        default_image: default_image.to_owned(),
+        defaults: defaults.clone(),
     })
 }
 
@@ -110,7 +110,10 @@ pub fn belongs(object: &impl ResourceExt, namespace: &str, cluster: &str) -> boo
 
 fn live_pod(pod: &Pod) -> Option<(PodUid, LivePod)> {
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
-    Some((PodUid(pod.uid()?), LivePod { name: pod.name_any(), ip }))
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
+    let created_at = pod.creation_timestamp().map(|time| time.0);
+    Some((PodUid(pod.uid()?), LivePod { name: pod.name_any(), ip, created_at, has_ended }))
 }
 
 /// The versions of the Secrets that exist, of those that the resource uses. Their contents are not read.

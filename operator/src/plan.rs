@@ -2,6 +2,7 @@
 
 pub mod allocate;
 pub mod autoscale;
+pub mod format;
 pub mod resources;
 pub mod status;
 pub mod validate;
@@ -22,6 +23,7 @@ use shortener_crds::{ShortenerCluster, ShortenerClusterStatus};
 use crate::kinds::Kind;
 use allocate::{Allocated, Delivery, NodeLease, allocate_from};
 use autoscale::{Decided, Decision, Fleet, Seen};
+use format::format_to_raise_to;
 use resources::{Desired, HASH_ANNOTATION, Inputs, build_all, is_as_wanted};
 use status::{Facts, Rollout, events, status_of, status_of_invalid};
 use validate::{Replicas, ValidatedCluster, validate};
@@ -49,8 +51,17 @@ pub struct Observed {
     pub kinds: BTreeSet<Kind>,
     /// What is known of its load.
     pub load: Seen,
-    /// The image of this operator's release.
-    pub default_image: String,
+    /// What holds where the resource says nothing.
+    pub defaults: Defaults,
+}
+
+/// What this operator does unless a resource says something else.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The image of nodes.
+    pub image: String,
+    /// How long a program must have run before what it writes may keep earlier ones from coming back.
+    pub format_raise_after: Duration,
 }
 
 /// An object that belongs to the resource.
@@ -185,11 +196,13 @@ fn plan_valid(
 ) -> Result<Plan, PlanError> {
     let old = resource.status.as_ref();
     let image = cluster.image.clone().or_else(|| old.and_then(|status| status.image.clone()));
-    let image = image.unwrap_or_else(|| observed.default_image.clone());
+    let image = image.unwrap_or_else(|| observed.defaults.image.clone());
     let secrets = secrets(cluster, &observed.secret_versions);
     let deployment = deployment(&observed.owned);
     let recorded = old.and_then(|status| status.allocation.as_ref());
-    let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods);
+    let raise_after = observed.defaults.format_raise_after;
+    let format = format_to_raise_to(&observed.pods, &observed.leases, now.0, raise_after);
+    let allocated = allocate_from(cluster, recorded, &observed.leases, &observed.pods, format);
     let size = size(deployment.as_ref());
     let decided = decide(resource, cluster, size, &allocated, &observed.load);
     let replicas = replicas(cluster, size, decided.as_ref());
@@ -397,7 +410,7 @@ mod tests {
             secret_versions: secrets.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
             kinds: Kind::ALL.iter().copied().filter(|kind| kind.is_everywhere()).collect(),
             load: Seen::default(),
-            default_image: "shortener:1".to_owned(),
+            defaults: Defaults { image: "shortener:1".to_owned(), format_raise_after: Duration::from_mins(10) },
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -22,6 +23,7 @@ use crate::execute::Executor;
 use crate::leader;
 use crate::metrics::Metrics;
 use crate::observe::Watches;
+use crate::plan::Defaults;
 use crate::plan::resources::FIELD_MANAGER;
 use crate::scaling::Scaling;
 use crate::settled::Settled;
@@ -93,7 +95,10 @@ pub async fn run(
         settled: Settled::default(),
         scaling,
         metrics,
-        default_image: settings.node_image.clone(),
+        defaults: Defaults {
+            image: settings.node_image.clone(),
+            format_raise_after: Duration::from_secs(settings.format_raise_after_seconds),
+        },
         leads: is_leader,
         failures: Mutex::new(BTreeMap::new()),
     });

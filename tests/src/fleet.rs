@@ -5,9 +5,10 @@ pub mod load;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::sync::RwLock;
 
 use crate::client::Client;
@@ -92,7 +93,35 @@ impl Fleet {
 
     /// Starts a new process in place of one that was killed.
     pub async fn replace(&self, node: usize) -> Result<()> {
-        let started = self.builders[node].clone().start().await?;
+        self.put(node, self.builders[node].clone()).await
+    }
+
+    /// Stops a node as a rollout does, and starts this program in its place. Who wants a client of it meanwhile waits.
+    pub async fn roll(&self, node: usize, program: PathBuf) -> Result<()> {
+        let mut member = self.nodes[node].write().await;
+        member.node.take().context("the node is dead already")?.stop().await?;
+        let started = self.builders[node].clone().binary(program).start().await?;
+        *member = Member { client: started.client()?, node: Some(started) };
+        Ok(())
+    }
+
+    /// Stops a node and holds this program to refusing to start in its place. Returns what it says.
+    pub async fn expect_refusal(&self, node: usize, program: PathBuf) -> Result<String> {
+        let mut member = self.nodes[node].write().await;
+        member.node.take().context("the node is dead already")?.stop().await?;
+        let mut refusing = self.builders[node].clone().binary(program).spawn()?;
+        let status = refusing.wait_for_exit().await?;
+        ensure!(status.code() == Some(1), "it exited with {status}:\n{}", refusing.log());
+        Ok(refusing.log())
+    }
+
+    /// Starts this program where no node runs.
+    pub async fn start_as(&self, node: usize, program: PathBuf) -> Result<()> {
+        self.put(node, self.builders[node].clone().binary(program)).await
+    }
+
+    async fn put(&self, node: usize, builder: NodeBuilder) -> Result<()> {
+        let started = builder.start().await?;
         let mut member = self.nodes[node].write().await;
         *member = Member { client: started.client()?, node: Some(started) };
         Ok(())

@@ -96,6 +96,7 @@ pub fn settings(namespace: &str) -> Run {
     Run {
         watch_namespace: Some(namespace.to_owned()),
         node_image: IMAGE.to_owned(),
+        format_raise_after_seconds: 0,
         metrics_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         leader_election: false,
         operator_namespace: Some(namespace.to_owned()),

@@ -8,6 +8,11 @@ pub fn node_program() -> Result<PathBuf> {
     beside_this_program("shortener-node")
 }
 
+/// The node that knows one format of rows more.
+pub fn next_node_program() -> Result<PathBuf> {
+    beside_this_program("next_node")
+}
+
 /// The operator that was built with this program.
 pub fn operator_program() -> Result<PathBuf> {
     beside_this_program("shortener-operator")

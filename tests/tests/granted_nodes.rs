@@ -1,6 +1,9 @@
 //! Real nodes on TiKV and real operators on a real API server, under a load of creates: whatever is killed, stopped, restored or edited,
 //! no code and no ID is given out twice, nothing is lost, and grants go on.
 
+#[path = "granted_nodes/formats.rs"]
+mod formats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +38,7 @@ struct Scene {
     client: Client,
     operator_client: Client,
     namespace: String,
+    keyspace: String,
     fleet: Arc<Fleet>,
     history: Arc<History>,
     /// Metrics of nodes that were killed, as they were at their end.
@@ -71,11 +75,12 @@ impl Scene {
         });
         let clusters: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind());
         clusters.create(&PostParams::default(), &serde_json::from_value(sample(&ours)?)?).await?;
-        let database_url = tikv.database_url(&fresh_name(test));
+        let keyspace = fresh_name(test);
+        let database_url = tikv.database_url(&keyspace);
         let fleet = leased_nodes(&kubernetes, &namespace, "main", &database_url, nodes, environment).await?;
         let history = Arc::new(History::default());
         let ended = Metrics::default();
-        let scene = Self { kubernetes, client, operator_client, namespace, fleet, history, ended };
+        let scene = Self { kubernetes, client, operator_client, namespace, keyspace, fleet, history, ended };
         scene.until_all_create().await?;
         Ok(Some((scene, working)))
     }

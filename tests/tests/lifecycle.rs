@@ -2,6 +2,7 @@
 //! start with it refuses in one line.
 mod lifecycle {
     mod admin_port;
+    mod formats;
     mod process;
 }
 

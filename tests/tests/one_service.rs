@@ -12,6 +12,7 @@ use shortener_node::ambient::Clock;
 use shortener_tests::client::{Answer, Client};
 use shortener_tests::fleet::Metrics;
 use shortener_tests::node::{Node, NodeBuilder};
+use shortener_tests::programs::next_node_program;
 use shortener_tests::redis_cluster::RedisCluster;
 use shortener_tests::server_process::{fresh_name, lasting_ports, wait_until};
 use shortener_tests::tcp_proxy::Door;
@@ -322,5 +323,43 @@ async fn a_node_whose_servers_hang_still_ends_in_time() -> Result<()> {
     ensure!(clock.monotonic() < EXIT_WITHIN, "ended after {:?}", clock.monotonic());
     let answer = creating.await??;
     ensure!(answer.status == 503, "the create was answered with {}", answer.status);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_operator_a_command_raises_the_format_and_an_older_node_stops_and_says_why() -> Result<()> {
+    const WHY: &str = "the keyspace is in format 3, and this program knows formats up to 2";
+    let Some(tikv) = Tikv::shared().await? else { return Ok(()) };
+    let database_url = tikv.database_url(&fresh_name("service"));
+    let builder = Node::builder()
+        .setting("BASE_URL", "http://sho.rt")
+        .setting("SECRET_KEY", "a secret of tests alone, 32 bytes")
+        .setting("DATABASE_URL", &database_url);
+    let (mut older, newer) = (builder.clone().start().await?, builder.clone().binary(next_node_program()?));
+    let link = older.client()?.create("https://www.example.com/").await?;
+    let path = format!("/{}", link["short_code"].as_str().context("a code")?);
+    let raise = async || {
+        let mut command = tokio::process::Command::new(next_node_program()?);
+        let ended = command.arg("raise-format").env("DATABASE_URL", &database_url).output().await?;
+        ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        Ok(String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+
+    // Beside the older node it writes what that one reads.
+    let node = newer.clone().start().await?;
+    older.client()?.get(&path).await?.expect_status(302)?;
+    node.stop().await?;
+    for said in ["raised the keyspace from format 2 to 3", "the keyspace was in format 3 already"] {
+        let output = raise().await?;
+        ensure!(output.contains(said), "{output:?} does not say {said:?}");
+    }
+    let status = older.wait_for_exit().await?;
+    ensure!(status.code() == Some(1) && older.log().contains(WHY), "{status}: {}", older.log());
+    let mut refusing = builder.spawn()?;
+    let status = refusing.wait_for_exit().await?;
+    ensure!(status.code() == Some(1) && refusing.log().contains(WHY), "{status}: {}", refusing.log());
+    let node = newer.start().await?;
+    node.client()?.get(&path).await?.expect_status(302)?;
+    node.stop().await?;
     Ok(())
 }

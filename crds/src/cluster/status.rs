@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,10 @@ pub struct LivePod {
     pub name: String,
     /// Its address, once it has one.
     pub ip: Option<IpAddr>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// Whether nothing of it runs any more.
+    pub has_ended: bool,
 }
 
 impl AllocationStatus {
@@ -221,7 +226,12 @@ mod tests {
         let entry = Entry { boot_id: BootId(9), worker: WorkerId::default().following(), run, granted: 2 };
         ledger.entries.insert(PodUid("a".into()), entry.clone());
         ledger.entries.insert(PodUid("b".into()), Entry { run: None, granted: 0, ..entry });
-        let pod = |name: &str| LivePod { name: name.into(), ip: Some(IpAddr::from([10, 0, 0, 1])) };
+        let pod = |name: &str| LivePod {
+            name: name.into(),
+            ip: Some(IpAddr::from([10, 0, 0, 1])),
+            created_at: None,
+            has_ended: false,
+        };
         let live = BTreeMap::from([(PodUid("a".into()), pod("main-a")), (PodUid("b".into()), pod("main-b"))]);
         (ledger, live)
     }
@@ -270,7 +280,8 @@ mod tests {
             let worker = WorkerId::try_from(4095).expect("a worker ID");
             ledger.entries.insert(uid.clone(), Entry { boot_id: BootId(pod), worker, run, granted: 10_000_000 });
             let ip = Some(IpAddr::from([0xfd00, 0, 0, 0, 0xffff, 0xffff, 0xffff, 0xffff]));
-            live.insert(uid, LivePod { name: format!("{}-7c9d8b6f5d-{pod:05x}", "n".repeat(30)), ip });
+            let name = format!("{}-7c9d8b6f5d-{pod:05x}", "n".repeat(30));
+            live.insert(uid, LivePod { name, ip, created_at: None, has_ended: false });
         }
         let bytes = serde_json::to_vec(&AllocationStatus::of(&ledger, Some(KeyspaceId(1)), &live)).expect("JSON").len();
         assert!(bytes < 64 * 1024 + 300 * 2_000, "{bytes} bytes");

@@ -19,8 +19,9 @@ impl Accounts {
         let salt = ambient::random();
         let row = RefreshFamilyRow { user, current, expires_at, began_at: now, current_since: now, salt };
         let Network { tag, is_to_be_written, .. } = network;
+        let formats = &self.parts.formats;
         let begun = self.parts.kv.transact(|mut transaction| async move {
-            rows::put_current_token(&mut transaction, family, &row);
+            rows::put_current_token(&mut transaction, formats.written(), family, &row);
             if is_to_be_written {
                 let until = now.plus(KNOWN_FOR);
                 rows::put_known_network(&mut transaction, user, &tag, KnownNetworkRow { until });
@@ -66,13 +67,14 @@ impl Accounts {
     ) -> Result<Verdict, AccountError> {
         let (lifetime, digest) = (self.parts.refresh_lifetime, presented.digest());
         let next = presented.successor(&salt).digest();
+        let formats = &self.parts.formats;
         let rotated = self.parts.kv.transact(|mut transaction| async move {
-            let verdict = judge(presented, rows::refresh_token(&transaction, &digest).await?, now);
+            let verdict = judge(presented, rows::refresh_token(&transaction, &digest, formats).await?, now);
             match verdict {
                 Verdict::Current { user, family, began_at } => {
                     let expires_at = expiry(now, lifetime, began_at);
                     let row = RefreshFamilyRow { user, current: next, expires_at, began_at, current_since: now, salt };
-                    rows::put_current_token(&mut transaction, family, &row);
+                    rows::put_current_token(&mut transaction, formats.written(), family, &row);
                 }
                 Verdict::Spent { family, .. } => rows::delete_family(&mut transaction, &family),
                 Verdict::Repeated { .. } | Verdict::Worthless => {}
@@ -87,7 +89,7 @@ impl Accounts {
 
     /// After a commit of unknown outcome: a successor is there, whoever wrote it, or the commit did not take place.
     async fn read_back(&self, presented: &RefreshToken, now: UnixMs) -> Result<Verdict, AccountError> {
-        let rows = rows::refresh_token(&self.parts.kv.begin().await?, &presented.digest()).await?;
+        let rows = rows::refresh_token(&self.parts.kv.begin().await?, &presented.digest(), &self.parts.formats).await?;
         match judge(presented, rows, now) {
             verdict @ Verdict::Repeated { .. } => Ok(verdict),
             _ => Err(KvError::Undetermined.into()),
@@ -98,8 +100,9 @@ impl Accounts {
     pub async fn logout(&self, refresh_token: &str) -> Result<(), AccountError> {
         let Some(token) = RefreshToken::parse(refresh_token) else { return Ok(()) };
         let digest = token.digest();
+        let formats = &self.parts.formats;
         let revoked = self.parts.kv.transact(|mut transaction| async move {
-            let found = rows::refresh_token(&transaction, &digest).await?;
+            let found = rows::refresh_token(&transaction, &digest, formats).await?;
             if let Some((token, _)) = &found {
                 rows::delete_family(&mut transaction, &token.family);
             }

@@ -14,6 +14,7 @@ use super::secret_key::SecretKey;
 use super::*;
 use crate::kv::embedded::Embedded;
 use crate::kv::prefix_range;
+use crate::store::format::Format;
 
 const START: UnixMs = UnixMs(1_769_851_800_000);
 const REFRESH_LIFETIME: Duration = Duration::from_hours(24 * 30);
@@ -34,6 +35,12 @@ fn world() -> World {
     world_minting(Box::new(move || ids.fetch_add(1, Ordering::Relaxed).try_into().ok()))
 }
 
+fn newest() -> Formats {
+    let formats = Formats::up_to(Format::NEWEST);
+    formats.see(Format::NEWEST).unwrap();
+    formats
+}
+
 fn world_minting(mint_id: MintId) -> World {
     let dir = TempDir::new().unwrap();
     let clock = Clock::manual(START);
@@ -50,6 +57,7 @@ fn world_minting(mint_id: MintId) -> World {
         tokens,
         refresh_lifetime: REFRESH_LIFETIME,
         hosts: vec!["sho.rt".to_owned()],
+        formats: newest(),
         network_tags: NetworkTags::new(&secret, None),
         guesses: GuessLimits::new(clock.clone(), None),
         guesses_slowed: IntCounter::new("slowed", "Slowed").unwrap(),

@@ -24,7 +24,9 @@ fn store() -> (TempDir, Kv) {
 /// A store with a keyspace, two blocks taken, and more links than fit one page or one batch.
 async fn filled() -> (TempDir, Kv) {
     let (directory, kv) = store();
-    keyspace_or_insert(&kv, &KeyspaceRow { identity: 7, permutation_key: [3; 32] }).await.unwrap();
+    keyspace_or_insert(&kv, &KeyspaceRow { identity: 7, permutation_key: [3; 32], format: Format::NEWEST })
+        .await
+        .unwrap();
     take_blocks(&kv, BootId(1), CodeLength::DEFAULT, 2).await.unwrap();
     for batch in 0..3 {
         let written = kv.transact(async |mut txn| {
@@ -100,7 +102,15 @@ async fn a_backup_that_was_cut_short_or_changed_is_refused_and_no_node_begins_on
             "{result:?}"
         );
         let metrics = MinterMetrics::register(&prometheus::Registry::new()).unwrap();
-        let node = Minter::start(copy, Clock::manual(NOW), CodeLength::DEFAULT, Authority::Own, metrics).await;
+        let node = Minter::start(
+            copy,
+            Clock::manual(NOW),
+            CodeLength::DEFAULT,
+            Authority::Own,
+            Formats::up_to(Format::NEWEST),
+            metrics,
+        )
+        .await;
         assert!(matches!(node, Err(StoreError::HalfRestored)), "{node:?}");
     }
 }

@@ -63,7 +63,7 @@ impl Bucket<'_> {
 }
 
 fn apply<R: CountingRow>(row: Option<&[u8]>, clicks: &[&Click]) -> Result<Vec<u8>, StoreError> {
-    let mut row = R::decode(row)?;
+    let mut row = R::decode_own(row)?;
     for click in clicks {
         row.add(click);
     }

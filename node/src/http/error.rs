@@ -237,6 +237,9 @@ impl From<Refusal> for ApiError {
     }
 }
 
+/// What a node says of rows that it does not know.
+const OLD_RELEASE: &str = "This node is of an older release than others on the same store.";
+
 impl From<HostError> for ApiError {
     fn from(error: HostError) -> Self {
         Self::Malformed(error.to_string())
@@ -253,6 +256,10 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Kv(error) => error.into(),
+            // Another node knows the row, and this one is about to stop.
+            StoreError::NewerFormat(_) | StoreError::NewerRow { .. } => {
+                Self::Unavailable(OLD_RELEASE, RETRY_SOON, Some(Arc::new(error)))
+            }
             StoreError::Decode { .. } | StoreError::HalfRestored => Self::Internal(Arc::new(error)),
         }
     }
@@ -293,6 +300,9 @@ impl From<ResolveError> for ApiError {
             ResolveError::Deadline => Self::no_store(error),
             ResolveError::Store(cause) => match &*cause {
                 StoreError::Kv(_) => Self::Unavailable("The store cannot be reached.", RETRY_SOON, Some(cause)),
+                StoreError::NewerFormat(_) | StoreError::NewerRow { .. } => {
+                    Self::Unavailable(OLD_RELEASE, RETRY_SOON, Some(cause))
+                }
                 StoreError::Decode { .. } | StoreError::HalfRestored => Self::Internal(cause),
             },
         }

@@ -90,6 +90,7 @@ mod tests {
             mark: 0,
             keyspace: None,
             refused_worker: None,
+            formats: None,
             store_reachable: true,
             cache_reachable: None,
         }

@@ -2,7 +2,7 @@
 
 use super::link::RedirectStatus;
 use super::request::{LinkChange, LinkChangeRequest};
-use super::{LinkError, Links, Manager, managed, shared_link};
+use super::{LinkError, Links, Manager};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, Transaction};
 use crate::store::invalidations::put_invalidation;
@@ -19,9 +19,9 @@ impl Links {
         let change = request.check(self.rules(), self.clock.now())?;
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let changed = self.kv.transact(async |mut txn| {
-            let (at, row) = managed(&txn, manager, id).await?;
+            let (at, row) = self.managed(&txn, manager, id).await?;
             let row = changed(row, &change, self.clock.now());
-            rows::put_link(&mut txn, &at, &row);
+            rows::put_link(&mut txn, self.formats.written(), &at, &row);
             self.leave_word(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
@@ -34,9 +34,9 @@ impl Links {
     pub async fn delete(&self, manager: Manager, id: u64) -> Result<(), LinkError> {
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let deleted = self.kv.transact(async |mut txn| {
-            let (at, row) = managed(&txn, manager, id).await?;
+            let (at, row) = self.managed(&txn, manager, id).await?;
             let row = tombstone(&row, self.clock.now());
-            rows::bury_link(&mut txn, &at, &row);
+            rows::bury_link(&mut txn, self.formats.written(), &at, &row);
             self.leave_word(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
@@ -48,7 +48,7 @@ impl Links {
     /// What makes the cache forget a link once it is dropped: the change was made, or nobody knows whether, or the caller went
     /// away while it was being made.
     async fn forgotten_when_done(&self, manager: Manager, id: u64) -> Result<ForgottenWhenDone<'_>, LinkError> {
-        let (at, row) = managed(&self.kv.begin().await?, manager, id).await?;
+        let (at, row) = self.managed(&self.kv.begin().await?, manager, id).await?;
         Ok(ForgottenWhenDone { links: self, at, next_version: row.version.saturating_add(1) })
     }
 
@@ -63,7 +63,7 @@ impl Links {
     /// After the commit of a change: tells the cache that nodes share, and by it the other nodes.
     fn tell_of_changed(&self, at: &LinkAddress, row: &LinkRow) {
         if let Some(shared) = &self.shared {
-            shared.changed(at.clone(), shared_link(row));
+            shared.changed(at.clone(), self.shared_link(row));
         }
     }
 }

@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 use super::alias;
 use super::request::{LinkRequest, NewLink};
-use super::{LinkError, Links, shared_link};
+use super::{LinkError, Links};
 use crate::ambient::UnixMs;
 use crate::kv::{KvError, Transaction};
 use crate::minter::MintError;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
+use crate::store::format::Format;
 use crate::store::idempotency::{IdempotencyRow, IdempotencySecret, first_answer, former_hashes, remember_answer};
 use crate::store::links::{self as rows, LinkAddress, LinkRow};
 
@@ -74,7 +75,10 @@ impl Links {
         let new = request.check(self.rules(), self.clock.now())?;
         for _ in 0..MINTS_MAX {
             let (at, row) = self.draft(owner, &new)?;
-            let made = self.kv.transact(async |txn| insert(txn, &at, &row, idempotency.as_ref()).await).await;
+            let made = self
+                .kv
+                .transact(async |txn| insert(txn, self.formats.written(), &at, &row, idempotency.as_ref()).await)
+                .await;
             match made {
                 Ok((at, row)) => {
                     // The code may have been asked for before it was there, and is then remembered as unknown.
@@ -126,7 +130,7 @@ impl Links {
     /// Leaves a link that was just made in the cache that nodes share: whoever makes one looks at it next.
     fn tell_of_created(&self, at: &LinkAddress, row: &LinkRow) {
         if let Some(shared) = &self.shared {
-            shared.created(at.clone(), shared_link(row), row.is_alias);
+            shared.created(at.clone(), self.shared_link(row), row.is_alias);
         }
     }
 
@@ -213,6 +217,7 @@ async fn repeated(
 /// Within one transaction: the first answer if the key has one, else the new link and the key's answer.
 async fn insert(
     mut txn: Transaction,
+    format: Format,
     at: &LinkAddress,
     row: &LinkRow,
     idempotency: Option<&Hashed>,
@@ -226,7 +231,7 @@ async fn insert(
         let answer = IdempotencyRow { request: *request, at: at.clone(), link: row.clone(), expires_at };
         remember_answer(&mut txn, key.clone(), &answer);
     }
-    rows::insert_link(&mut txn, at, row);
+    rows::insert_link(&mut txn, format, at, row);
     Ok((txn, (at.clone(), row.clone())))
 }
 
@@ -245,7 +250,8 @@ mod tests {
     async fn an_answer_of_an_older_program_is_found() {
         let directory = tempfile::tempdir().unwrap();
         let kv = Kv::Embedded(Embedded::open(directory.path(), Clock::manual(NOW)).unwrap());
-        let secret = IdempotencySecret::of(&KeyspaceRow { identity: 1, permutation_key: [3; 32] });
+        let secret =
+            IdempotencySecret::of(&KeyspaceRow { identity: 1, permutation_key: [3; 32], format: Format::NEWEST });
         let hashed = |body: &'static str| Idempotency::new("203.0.113.9", "key", &Bytes::from(body)).hashed(&secret);
         let at = LinkAddress { domain: String::new(), code: "q3XfZ0a".to_owned() };
         let link = LinkRow {

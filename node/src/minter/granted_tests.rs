@@ -3,7 +3,7 @@
 use shortener_crds::ids::claim::WINDOW_MS;
 use shortener_crds::ids::{Block, IdRange, KeyspaceId};
 
-use super::tests::{START, id, metrics, minter, until};
+use super::tests::{START, formats, id, metrics, minter, until};
 use super::*;
 use crate::kv::embedded::Embedded;
 
@@ -22,7 +22,7 @@ impl Granted {
         let clock = Clock::manual(START);
         let kv = Kv::Embedded(Embedded::open(directory.path(), clock.clone()).unwrap());
         let authority = Authority::Lease(crate::allocation::authority::Grants::default());
-        let minter = Minter::start(kv.clone(), clock.clone(), LENGTH, authority, metrics()).await.unwrap();
+        let minter = Minter::start(kv.clone(), clock.clone(), LENGTH, authority, formats(), metrics()).await.unwrap();
         Self { minter, kv, clock, _directory: directory }
     }
 

@@ -93,8 +93,10 @@ impl Shared {
 
     /// Reads the keyspace's record, or makes it; and moves on if the store was restored from a copy.
     async fn open_keyspace(&self) -> Result<(), StoreError> {
-        let fresh = KeyspaceRow { identity: u128::from_be_bytes(random()), permutation_key: random() };
+        let identity = u128::from_be_bytes(random());
+        let fresh = KeyspaceRow { identity, permutation_key: random(), format: self.formats.newest() };
         let mut keyspace = keyspace_or_insert(&self.kv, &fresh).await?;
+        self.formats.see(keyspace.format).map_err(StoreError::from)?;
         if raise_marks_if_copied(&self.kv, fresh.identity).await? {
             keyspace.identity = fresh.identity;
             tracing::warn!(

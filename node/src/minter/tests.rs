@@ -6,6 +6,7 @@ use shortener_crds::ids::claim::WINDOW_MS;
 
 use super::*;
 use crate::kv::embedded::Embedded;
+use crate::store::format::Format;
 
 pub(super) const START: UnixMs = UnixMs(1_790_000_000_000);
 
@@ -13,8 +14,12 @@ pub(super) fn metrics() -> MinterMetrics {
     MinterMetrics::register(&prometheus::Registry::new()).unwrap()
 }
 
+pub(super) fn formats() -> Formats {
+    Formats::up_to(Format::NEWEST)
+}
+
 pub(super) async fn minter(kv: &Kv, clock: &Clock) -> Minter {
-    Minter::start(kv.clone(), clock.clone(), CodeLength::DEFAULT, Authority::Own, metrics()).await.unwrap()
+    Minter::start(kv.clone(), clock.clone(), CodeLength::DEFAULT, Authority::Own, formats(), metrics()).await.unwrap()
 }
 
 /// Mints until it succeeds: a fresh window grows with the clock, which a test moves by hand.

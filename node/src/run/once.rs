@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::private_file::Draft;
 use super::takedowns::{carry_out, leave};
-use super::{Background, RunError, open};
+use super::{Background, RunError, format, open};
 use crate::ambient::Clock;
 use crate::backup::{BackupError, back_up, restore};
 use crate::config::{Copying, Database};
@@ -20,6 +20,7 @@ use crate::kv::{Kv, KvError};
 use crate::links::takedowns::Order;
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
+use crate::store::format::{Format, Formats};
 
 /// How long a store on other machines has to answer for the first time.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -49,6 +50,9 @@ pub enum OnceError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// No node has used the store yet.
+    #[error("the store has no keyspace yet: start a node first")]
+    NoKeyspace,
     /// A node has the store for itself, and did not do it.
     #[error(
         "the node that uses the data directory does not carry out the order: is it of an earlier release, or does it hang?"
@@ -95,6 +99,29 @@ pub async fn take_down(order: &Order, database: &Database, clock: Clock) -> Resu
     }
     let done = if order.is_blocked { "blocked" } else { "no longer blocked" };
     let _ = writeln!(io::stderr(), "{done}: on every node within 5 s");
+    Ok(())
+}
+
+/// Lets nodes write rows of the format `newest` in `database`. A node that uses an embedded store has done so when it started.
+pub async fn raise_format(newest: Format, database: &Database, clock: Clock) -> Result<(), OnceError> {
+    let mut background = Background { shutdown: CancellationToken::new(), tasks: Vec::new() };
+    let metrics = BackEndMetrics::register(&Registry::new()).map_err(RunError::from)?;
+    let kv = open(database, &clock, &metrics, &mut background).map_err(RunError::from)?;
+    answers(&kv).await.map_err(OnceError::NoStore)?;
+    let raised = format::raise(&kv, &Formats::up_to(newest), newest).await;
+    let is_closed = kv.close(CLOSE_DEADLINE).await;
+    background.stop().await;
+    let (before, after) = raised?.ok_or(OnceError::NoKeyspace)?;
+    if !is_closed {
+        return Err(OnceError::NotClosed);
+    }
+    let done = match before == after {
+        true => format!("the keyspace was in format {after} already"),
+        false => {
+            format!("raised the keyspace from format {before} to {after}: releases that do not know it refuse to start")
+        }
+    };
+    let _ = writeln!(io::stderr(), "{done}");
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use shortener_crds::ids::SnowflakeId;
 
-use super::{Key, Kind, StoreError, decode, encode};
+use super::format::{Format, Formats};
+use super::{Key, Kind, StoreError, decode, decode_to_change, encode, encode_in};
 use crate::ambient::UnixMs;
 use crate::kv::{Kv, Transaction};
 
@@ -16,6 +17,8 @@ use crate::kv::{Kv, Transaction};
 const VERSION: u8 = 1;
 /// The version byte of a family: since 2 it says when it began, since 3 how its current token follows from the one before.
 const FAMILY_VERSION: u8 = 3;
+/// The version of a family in [`Format::FIRST`].
+const FAMILY_VERSION_FIRST: u8 = 2;
 
 /// A user's ID: a Snowflake, shown as a decimal string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,7 +104,7 @@ fn decode_family(bytes: &[u8]) -> Result<RefreshFamilyRow, StoreError> {
     // Before version 3 a successor was random: no salt leads to it, so that it is given out once.
     let (current_since, salt) = (UnixMs(0), [0; 16]);
     match bytes.first() {
-        Some(&FAMILY_VERSION) => decode(Kind::RefreshFamily, FAMILY_VERSION, bytes),
+        Some(&version) if version >= FAMILY_VERSION => decode(Kind::RefreshFamily, FAMILY_VERSION, bytes),
         Some(2) => {
             let RefreshFamilyRow2 { user, current, expires_at, began_at } = decode(Kind::RefreshFamily, 2, bytes)?;
             Ok(RefreshFamilyRow { user, current, expires_at, began_at, current_since, salt })
@@ -112,6 +115,26 @@ fn decode_family(bytes: &[u8]) -> Result<RefreshFamilyRow, StoreError> {
             Ok(RefreshFamilyRow { user, current, expires_at, began_at: expires_at, current_since, salt })
         }
     }
+}
+
+/// Reads a family that is going to be written back.
+fn decode_family_to_change(bytes: &[u8], formats: &Formats) -> Result<RefreshFamilyRow, StoreError> {
+    match bytes.first() {
+        Some(&version) if version > FAMILY_VERSION => {
+            decode_to_change(Kind::RefreshFamily, FAMILY_VERSION, bytes, formats)
+        }
+        _ => decode_family(bytes),
+    }
+}
+
+/// Encodes a family. In the first format a token that is presented again gets no successor but a refusal: the row has no room for what
+/// leads to it.
+fn encode_family(format: Format, row: &RefreshFamilyRow) -> Vec<u8> {
+    if format == Format::FIRST {
+        let RefreshFamilyRow { user, current, expires_at, began_at, current_since: _, salt: _ } = *row;
+        return encode(FAMILY_VERSION_FIRST, &RefreshFamilyRow2 { user, current, expires_at, began_at });
+    }
+    encode_in(format, FAMILY_VERSION, row)
 }
 
 impl fmt::Display for UserId {
@@ -186,22 +209,28 @@ pub fn is_email_key(key: &[u8]) -> bool {
 pub async fn refresh_token(
     transaction: &Transaction,
     digest: &TokenDigest,
+    formats: &Formats,
 ) -> Result<Option<(RefreshTokenRow, Option<RefreshFamilyRow>)>, StoreError> {
     let Some(bytes) = transaction.get(&token_key(digest)).await? else { return Ok(None) };
     let token: RefreshTokenRow = decode(Kind::RefreshToken, VERSION, &bytes)?;
-    Ok(Some((token, family(transaction, &token.family).await?)))
+    Ok(Some((token, family(transaction, &token.family, formats).await?)))
 }
 
 /// Gives the family its current token: begins the family, or spends the token that was current before.
-pub fn put_current_token(transaction: &mut Transaction, family: FamilyId, row: &RefreshFamilyRow) {
+pub fn put_current_token(transaction: &mut Transaction, format: Format, family: FamilyId, row: &RefreshFamilyRow) {
     let token = RefreshTokenRow { family, expires_at: row.expires_at };
     transaction.insert(token_key(&row.current), encode(VERSION, &token));
-    transaction.put(family_key(&family), encode(FAMILY_VERSION, row));
+    transaction.put(family_key(&family), encode_family(format, row));
 }
 
-/// Reads a family.
-pub async fn family(transaction: &Transaction, id: &FamilyId) -> Result<Option<RefreshFamilyRow>, StoreError> {
-    transaction.get(&family_key(id)).await?.map(|bytes| decode_family(&bytes)).transpose()
+/// Reads a family, within a transaction that may change it.
+pub async fn family(
+    transaction: &Transaction,
+    id: &FamilyId,
+    formats: &Formats,
+) -> Result<Option<RefreshFamilyRow>, StoreError> {
+    let bytes = transaction.get(&family_key(id)).await?;
+    bytes.map(|bytes| decode_family_to_change(&bytes, formats)).transpose()
 }
 
 /// Revokes a family: none of its tokens can be used any more.
@@ -255,9 +284,27 @@ mod tests {
         let (current_since, salt) = (UnixMs(0), [0; 16]);
         let row = RefreshFamilyRow { user, current, expires_at, began_at: expires_at, current_since, salt };
         assert_eq!(decode_family(&bytes).ok(), Some(row));
-        assert_eq!(decode_family(&encode(FAMILY_VERSION, &row)).ok(), Some(row));
-        let newer = encode(FAMILY_VERSION + 1, &row);
-        assert!(matches!(decode_family(&newer), Err(StoreError::Decode { version: Some(4), .. })));
+        assert_eq!(decode_family(&encode_family(Format::NEWEST, &row)).ok(), Some(row));
+        let much_newer = encode(FAMILY_VERSION + 2, &row);
+        assert!(matches!(decode_family(&much_newer), Err(StoreError::Decode { version: Some(5), .. })));
+    }
+
+    #[test]
+    fn a_family_is_written_as_the_format_says_and_the_next_version_is_read() {
+        let user = UserId(SnowflakeId::try_from(300).unwrap());
+        let (began_at, current_since) = (UnixMs(1), UnixMs(2));
+        let row =
+            RefreshFamilyRow { user, current: [2; 32], expires_at: UnixMs(9), began_at, current_since, salt: [7; 16] };
+        let first = RefreshFamilyRow { current_since: UnixMs(0), salt: [0; 16], ..row };
+        for (format, version, read) in [(Format::FIRST, 2, first), (Format::NEWEST, 3, row), (Format::NEXT, 4, row)] {
+            let bytes = encode_family(format, &row);
+            assert_eq!((bytes[0], decode_family(&bytes).ok()), (version, Some(read)));
+        }
+        let next = encode_family(Format::NEXT, &row);
+        let (old, knows) = (Formats::up_to(Format::NEWEST), Formats::up_to(Format::NEXT));
+        assert!(matches!(decode_family_to_change(&next, &old), Err(StoreError::NewerFormat(_))));
+        assert_eq!(decode_family_to_change(&next, &knows).ok(), Some(row));
+        assert_eq!(knows.written(), Format::NEXT);
     }
 
     #[test]

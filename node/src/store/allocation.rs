@@ -3,7 +3,7 @@
 use shortener_crds::ids::claim::WorkerRow;
 use shortener_crds::ids::{Block, BootId, CodeLength, WorkerId};
 
-use super::{Key, Kind, StoreError, decode, encode};
+use super::{Key, Kind, StoreError, decode, decode_own, encode};
 use crate::kv::Transaction;
 
 const CLAIM_V1: u8 = 1;
@@ -40,7 +40,7 @@ pub fn insert_claim(txn: &mut Transaction, block: Block, boot: BootId) {
 /// The highest block ever claimed plus one.
 pub async fn high_water_mark(txn: &Transaction, code_length: CodeLength) -> Result<u64, StoreError> {
     let bytes = txn.get(&mark_key(code_length)).await?;
-    Ok(bytes.as_deref().map(|bytes| decode(Kind::HighWaterMark, MARK_V1, bytes)).transpose()?.unwrap_or(0))
+    Ok(bytes.as_deref().map(|bytes| decode_own(Kind::HighWaterMark, MARK_V1, bytes)).transpose()?.unwrap_or(0))
 }
 
 /// Sets the high-water mark.
@@ -51,7 +51,7 @@ pub fn put_high_water_mark(txn: &mut Transaction, code_length: CodeLength, mark:
 /// Whose a worker ID is and until when.
 pub async fn worker_row(txn: &Transaction, worker: WorkerId) -> Result<Option<WorkerRow>, StoreError> {
     let bytes = txn.get(&worker_key(worker)).await?;
-    bytes.as_deref().map(|bytes| decode(Kind::Worker, WORKER_V1, bytes)).transpose()
+    bytes.as_deref().map(|bytes| decode_own(Kind::Worker, WORKER_V1, bytes)).transpose()
 }
 
 /// Sets whose a worker ID is and until when.

@@ -11,6 +11,7 @@ use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
     total_key,
 };
+use super::format::Format;
 use super::idempotency::{IdempotencyRow, former_hashes, remember_answer};
 use super::invalidations::{InvalidationRow, invalidation_key};
 use super::keyspace::{KeyspaceRow, keyspace_or_insert, put_place};
@@ -75,7 +76,7 @@ fn write_link(txn: &mut Transaction) {
         is_alias: false,
         is_deleted: false,
     };
-    insert_link(txn, &at, &link);
+    insert_link(txn, Format::NEWEST, &at, &link);
     txn.put(invalidation_key(&at), InvalidationRow { version: 3, changed_at: NOON }.encode());
     let takedown = Takedown::Code(at.clone());
     let answer = IdempotencyRow { request: [9; 32], at, link, expires_at: NOON };
@@ -99,7 +100,7 @@ fn write_account(txn: &mut Transaction) {
         current_since: UnixMs(2),
         salt: [5; 16],
     };
-    put_current_token(txn, [1; 16], &family);
+    put_current_token(txn, Format::NEWEST, [1; 16], &family);
     put_known_network(txn, user(), &[6; 16], KnownNetworkRow { until: NOON });
 }
 
@@ -116,7 +117,9 @@ fn write_clicks(txn: &mut Transaction) {
 async fn one_row_of_every_kind_has_the_bytes_that_its_version_writes() {
     let directory = tempfile::tempdir().unwrap();
     let kv = Kv::Embedded(Embedded::open(directory.path(), Clock::manual(NOON)).unwrap());
-    keyspace_or_insert(&kv, &KeyspaceRow { identity: 300, permutation_key: [3; 32] }).await.unwrap();
+    keyspace_or_insert(&kv, &KeyspaceRow { identity: 300, permutation_key: [3; 32], format: Format::NEWEST })
+        .await
+        .unwrap();
     salt_or_insert(&kv, Day::of(NOON), [4; 32]).await.unwrap();
     let written = kv.transact(async |mut txn| {
         write_ids(&mut txn);

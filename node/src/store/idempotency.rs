@@ -94,9 +94,14 @@ fn decode_row(bytes: &[u8]) -> Result<IdempotencyRow, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::format::Format;
 
     fn secret(permutation_key: u8) -> IdempotencySecret {
-        IdempotencySecret::of(&KeyspaceRow { identity: 1, permutation_key: [permutation_key; 32] })
+        IdempotencySecret::of(&KeyspaceRow {
+            identity: 1,
+            permutation_key: [permutation_key; 32],
+            format: Format::NEWEST,
+        })
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::accounts::UserId;
-use super::{Key, Kind, StoreError, decode, encode};
+use super::format::{Format, Formats};
+use super::{Key, Kind, StoreError, decode, decode_to_change, encode, encode_in};
 use crate::ambient::UnixMs;
 use crate::kv::{Snapshot, Transaction, prefix_range};
 
-/// Version byte of a link's row.
+/// Version byte of a link's row, in every format so far.
 const LINK_V1: u8 = 1;
 /// Version byte of an address row.
 const ADDRESS_V1: u8 = 1;
@@ -68,8 +69,8 @@ fn by_owner_key(owner: UserId, id: u64) -> Vec<u8> {
 }
 
 /// Encodes a link's row.
-pub fn encode_link(row: &LinkRow) -> Vec<u8> {
-    encode(LINK_V1, row)
+pub fn encode_link(format: Format, row: &LinkRow) -> Vec<u8> {
+    encode_in(format, LINK_V1, row)
 }
 
 /// Decodes a link's row.
@@ -82,9 +83,9 @@ fn decode_address(kind: Kind, bytes: &[u8]) -> Result<LinkAddress, StoreError> {
 }
 
 /// Adds a new link: commit fails with `AlreadyExists` of [`link_key`] or [`by_id_key`] when either is taken.
-pub fn insert_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
+pub fn insert_link(txn: &mut Transaction, format: Format, at: &LinkAddress, row: &LinkRow) {
     let address = encode(ADDRESS_V1, at);
-    txn.insert(link_key(&at.domain, &at.code), encode_link(row));
+    txn.insert(link_key(&at.domain, &at.code), encode_link(format, row));
     if let Some(owner) = row.owner {
         txn.put(by_owner_key(owner, row.id), address.clone());
     }
@@ -92,13 +93,13 @@ pub fn insert_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
 }
 
 /// Replaces a link's row.
-pub fn put_link(txn: &mut Transaction, at: &LinkAddress, row: &LinkRow) {
-    txn.put(link_key(&at.domain, &at.code), encode_link(row));
+pub fn put_link(txn: &mut Transaction, format: Format, at: &LinkAddress, row: &LinkRow) {
+    txn.put(link_key(&at.domain, &at.code), encode_link(format, row));
 }
 
 /// Leaves `tombstone` in place of the link and takes it off all lists.
-pub fn bury_link(txn: &mut Transaction, at: &LinkAddress, tombstone: &LinkRow) {
-    put_link(txn, at, tombstone);
+pub fn bury_link(txn: &mut Transaction, format: Format, at: &LinkAddress, tombstone: &LinkRow) {
+    put_link(txn, format, at, tombstone);
     txn.delete(by_id_key(tombstone.id));
     if let Some(owner) = tombstone.owner {
         txn.delete(by_owner_key(owner, tombstone.id));
@@ -107,10 +108,25 @@ pub fn bury_link(txn: &mut Transaction, at: &LinkAddress, tombstone: &LinkRow) {
 
 /// The link with this ID, within a transaction.
 pub async fn link_by_id(txn: &Transaction, id: u64) -> Result<Option<(LinkAddress, LinkRow)>, StoreError> {
+    let Some((at, bytes)) = link_bytes_by_id(txn, id).await? else { return Ok(None) };
+    Ok(Some((at, decode_link(&bytes)?)))
+}
+
+/// The link with this ID, within a transaction that is going to change it.
+pub async fn link_to_change(
+    txn: &Transaction,
+    id: u64,
+    formats: &Formats,
+) -> Result<Option<(LinkAddress, LinkRow)>, StoreError> {
+    let Some((at, bytes)) = link_bytes_by_id(txn, id).await? else { return Ok(None) };
+    Ok(Some((at, decode_to_change(Kind::Link, LINK_V1, &bytes, formats)?)))
+}
+
+async fn link_bytes_by_id(txn: &Transaction, id: u64) -> Result<Option<(LinkAddress, Vec<u8>)>, StoreError> {
     let Some(bytes) = txn.get(&by_id_key(id)).await? else { return Ok(None) };
     let at = decode_address(Kind::LinkById, &bytes)?;
-    let Some(bytes) = txn.get(&link_key(&at.domain, &at.code)).await? else { return Ok(None) };
-    Ok(Some((at, decode_link(&bytes)?)))
+    let bytes = txn.get(&link_key(&at.domain, &at.code)).await?;
+    Ok(bytes.map(|bytes| (at, bytes)))
 }
 
 /// The link at an address, as of a snapshot; a deleted one too.
@@ -142,6 +158,7 @@ pub async fn links_of_owner(
 
 #[cfg(test)]
 mod tests {
+    use super::super::decode_own;
     use super::*;
 
     fn user(id: u64) -> UserId {
@@ -165,12 +182,26 @@ mod tests {
             is_alias: false,
             is_deleted: false,
         };
-        let bytes = encode(LINK_V1, &row);
+        let bytes = encode_link(Format::NEWEST, &row);
         assert_eq!(
             hex::encode(&bytes),
             "010701ac021468747470733a2f2f6578616d706c652e636f6d2fae02000101610101c0938d9bc1330102030000"
         );
         assert_eq!(decode_link(&bytes).unwrap(), row);
+
+        // The next version is read, and written back only by a program that knows it.
+        let next = encode_link(Format::NEXT, &row);
+        assert_eq!((next[0], next.len(), &next[1..bytes.len()]), (2, bytes.len() + 1, &bytes[1..]));
+        assert_eq!(decode_link(&next).unwrap(), row);
+        for (newest, written) in [(Format::NEWEST, None), (Format::NEXT, Some(Format::NEXT))] {
+            let formats = Formats::up_to(newest);
+            let to_change = decode_to_change::<LinkRow>(Kind::Link, LINK_V1, &next, &formats);
+            assert_eq!(to_change.ok().map(|_| formats.written()), written);
+        }
+        assert!(matches!(
+            decode_own::<LinkRow>(Kind::Link, LINK_V1, &next),
+            Err(StoreError::NewerRow { kind: Kind::Link, version: 2 })
+        ));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::kv::embedded::Embedded;
 use crate::kv::prefix_range;
 use crate::store::Key;
 use crate::store::accounts::UserId;
+use crate::store::format::Format;
 use crate::store::idempotency::IdempotencyRow;
 use crate::store::links::{LinkAddress, LinkRow};
 
@@ -126,7 +127,7 @@ async fn answers_and_refresh_tokens_go_when_their_time_is_up_and_what_cannot_be_
             current_since: expires_at,
             salt: [n; 16],
         };
-        accounts::put_current_token(&mut transaction, [n; 16], &family);
+        accounts::put_current_token(&mut transaction, Format::NEWEST, [n; 16], &family);
     }
     let damaged = Key::of(Kind::RefreshToken).bytes(&[3; 32]).build();
     transaction.put(damaged.clone(), b"\xff".to_vec());

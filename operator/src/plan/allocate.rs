@@ -66,12 +66,13 @@ pub fn node_leases(leases: &[Lease], pods: &BTreeMap<PodUid, LivePod>) -> Vec<No
     read
 }
 
-/// Grants what is asked for, from the ledger in the status.
+/// Grants what is asked for, from the ledger in the status, and lets nodes raise the keyspace to `format` if there is one.
 pub fn allocate_from(
     cluster: &ValidatedCluster,
     recorded: Option<&AllocationStatus>,
     leases: &[NodeLease],
     pods: &BTreeMap<PodUid, LivePod>,
+    format: Option<u16>,
 ) -> Allocated {
     let old = recorded.map_or_else(|| Ledger::new(cluster.code_length), |status| status.ledger(cluster.code_length));
     let recorded_keyspace = recorded.and_then(AllocationStatus::keyspace);
@@ -103,14 +104,16 @@ pub fn allocate_from(
     let allocation = allocate(&old, &requests, &live, cluster.floor_block);
     let verdict = verdict(&allocation, left_out);
     let status = AllocationStatus::of(&allocation.ledger, keyspace, pods);
-    let deliveries = leases.iter().filter_map(|lease| delivery(&allocation.ledger, lease)).collect();
+    let deliveries = leases.iter().filter_map(|lease| delivery(&allocation.ledger, lease, format)).collect();
     Allocated { status, deliveries, verdict }
 }
 
 /// The Lease says what the ledger says, for the boot that holds it; else this does.
-fn delivery(ledger: &Ledger, lease: &NodeLease) -> Option<Delivery> {
+fn delivery(ledger: &Ledger, lease: &NodeLease, format: Option<u16>) -> Option<Delivery> {
     let entry = ledger.entries.get(&lease.report.pod_uid)?;
-    let grant = Grant::from(entry);
+    // What a boot was told of formats it may keep: to take it back would only be one more write.
+    let told = lease.grant.as_ref().filter(|grant| grant.boot_id == entry.boot_id).and_then(|grant| grant.format);
+    let grant = Grant { format: format.max(told), ..Grant::from(entry) };
     let is_due = entry.boot_id == lease.report.boot_id && lease.grant.as_ref() != Some(&grant);
     is_due.then(|| Delivery { lease: lease.name.clone(), resource_version: lease.resource_version.clone(), grant })
 }
@@ -150,8 +153,12 @@ mod tests {
     use super::*;
     use crate::plan::validate::tests::smallest;
 
+    fn live(name: &str) -> LivePod {
+        LivePod { name: name.into(), ip: None, created_at: None, has_ended: false }
+    }
+
     fn pods(names: &[&str]) -> BTreeMap<PodUid, LivePod> {
-        names.iter().map(|name| (PodUid(format!("uid-{name}")), LivePod { name: (*name).into(), ip: None })).collect()
+        names.iter().map(|name| (PodUid(format!("uid-{name}")), live(name))).collect()
     }
 
     fn report(pod: &str, boot: u128, wanted: u64) -> Report {
@@ -164,6 +171,7 @@ mod tests {
             mark: 0,
             keyspace: Some(KeyspaceId(1)),
             refused_worker: None,
+            formats: None,
             store_reachable: true,
             cache_reachable: None,
         }
@@ -197,32 +205,32 @@ mod tests {
     fn what_is_granted_is_delivered_until_the_lease_says_it() {
         let (cluster, pods) = (smallest(), pods(&["main-a"]));
         let mut asking = lease(report("main-a", 7, 2));
-        let first = allocate_from(&cluster, None, std::slice::from_ref(&asking), &pods);
+        let first = allocate_from(&cluster, None, std::slice::from_ref(&asking), &pods, None);
         let [delivery] = &first.deliveries[..] else { panic!("one delivery: {first:?}") };
         assert_eq!((delivery.grant.boot_id, delivery.grant.granted), (BootId(7), 2));
         assert_eq!((first.status.next_block, first.status.grants.len()), (2, 1));
-        let again = allocate_from(&cluster, Some(&first.status), std::slice::from_ref(&asking), &pods);
+        let again = allocate_from(&cluster, Some(&first.status), std::slice::from_ref(&asking), &pods, None);
         assert_eq!(
             (&again.status, &again.deliveries),
             (&first.status, &first.deliveries),
             "an operator restarted in between"
         );
         asking.grant = Some(delivery.grant.clone());
-        let quiet = allocate_from(&cluster, Some(&first.status), &[asking], &pods);
+        let quiet = allocate_from(&cluster, Some(&first.status), &[asking], &pods, None);
         assert_eq!((quiet.status, quiet.deliveries), (first.status, Vec::new()));
     }
 
     #[test]
     fn a_foreign_keyspace_stops_every_grant_and_says_what_to_do() {
         let (cluster, pods) = (smallest(), pods(&["main-a", "main-b"]));
-        let first = allocate_from(&cluster, None, &[lease(report("main-a", 7, 1))], &pods);
+        let first = allocate_from(&cluster, None, &[lease(report("main-a", 7, 1))], &pods, None);
         let foreign = Report { keyspace: Some(KeyspaceId(2)), ..report("main-b", 8, 1) };
-        let stopped = allocate_from(&cluster, Some(&first.status), &[lease(foreign.clone())], &pods);
+        let stopped = allocate_from(&cluster, Some(&first.status), &[lease(foreign.clone())], &pods, None);
         assert_eq!((stopped.status.next_block, stopped.deliveries.len()), (1, 0));
         assert_eq!(stopped.verdict.reason, Reason::KeyspaceChanged);
         assert!(stopped.verdict.message.contains("adoptKeyspace"), "{}", stopped.verdict.message);
         let adopting = ValidatedCluster { adopt_keyspace: Some(KeyspaceId(2)), ..cluster };
-        let adopted = allocate_from(&adopting, Some(&first.status), &[lease(foreign)], &pods);
+        let adopted = allocate_from(&adopting, Some(&first.status), &[lease(foreign)], &pods, None);
         assert_eq!((adopted.status.keyspace(), adopted.status.next_block), (Some(KeyspaceId(2)), 2));
     }
 
@@ -233,9 +241,9 @@ mod tests {
         let leases =
             |wanted| (0_u128..).zip(&names).map(|(boot, name)| lease(report(name, boot, wanted))).collect::<Vec<_>>();
         let cluster = smallest();
-        let full = allocate_from(&cluster, None, &leases(1), &pods);
+        let full = allocate_from(&cluster, None, &leases(1), &pods, None);
         assert_eq!((full.status.grants.len(), full.verdict.reason), (GRANTS_MAX, Reason::TooManyPods));
-        let more = allocate_from(&cluster, Some(&full.status), &leases(2), &pods);
+        let more = allocate_from(&cluster, Some(&full.status), &leases(2), &pods, None);
         assert_eq!(more.status.grants.iter().filter(|grant| grant.granted == 2).count(), GRANTS_MAX);
     }
 
@@ -243,13 +251,13 @@ mod tests {
     fn a_status_that_was_lost_is_repaired_from_what_nodes_report() {
         let (cluster, pods) = (smallest(), pods(&["main-a"]));
         let marked = |mark| lease(Report { mark, ..report("main-a", 7, 1) });
-        let repaired = allocate_from(&cluster, None, &[marked(900)], &pods);
+        let repaired = allocate_from(&cluster, None, &[marked(900)], &pods, None);
         assert_eq!(repaired.deliveries[0].grant.run.map(IdRange::first_block), Some(900));
-        let refused = allocate_from(&cluster, None, &[marked(1 << 20)], &pods);
+        let refused = allocate_from(&cluster, None, &[marked(1 << 20)], &pods, None);
         assert_eq!(refused.verdict.reason, Reason::MarkTooHigh);
         assert!(refused.verdict.message.contains("floorBlock"));
         let by_hand = ValidatedCluster { floor_block: 1 << 20, ..cluster };
-        let raised = allocate_from(&by_hand, None, &[marked(1 << 20)], &pods);
+        let raised = allocate_from(&by_hand, None, &[marked(1 << 20)], &pods, None);
         assert_eq!(raised.deliveries[0].grant.run.map(IdRange::first_block), Some(1 << 20));
         assert_eq!(raised.deliveries[0].grant.worker_id, WorkerId::default());
     }

@@ -49,6 +49,7 @@ impl SimulatedNode {
             mark: 0,
             keyspace: Some(KEYSPACE),
             refused_worker: None,
+            formats: None,
             store_reachable: true,
             cache_reachable: Some(true),
         };

@@ -152,7 +152,7 @@ impl<'a> Scene<'a> {
     /// Writes a grant on the Lease of `pod` as the operator would.
     pub async fn grant(&self, pod: &str, boot_id: BootId, worker: u16, first_block: u64, granted: u64) -> Result<()> {
         let run = Some(IdRange::new(CodeLength::DEFAULT, first_block, 1)?);
-        let grant = Grant { boot_id, worker_id: WorkerId::try_from(worker)?, run, granted };
+        let grant = Grant { boot_id, worker_id: WorkerId::try_from(worker)?, run, granted, format: None };
         write_grant(&self.leases(), pod, &grant).await
     }
 

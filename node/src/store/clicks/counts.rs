@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Click, HyperLogLog, VERSION};
-use crate::store::{Kind, StoreError, decode, encode};
+use crate::store::{Kind, StoreError, decode, decode_own, encode};
 
 /// Names that a row counts by themselves; further ones count as others. It bounds a row, whatever visitors send.
 const NAMES_MAX: usize = 64;
@@ -59,6 +59,11 @@ pub trait CountingRow: Default + Serialize + for<'a> Deserialize<'a> {
 
     /// Counts one click more.
     fn add(&mut self, click: &Click);
+
+    /// Reads a row that is going to be written back; one that is not there has counted nothing.
+    fn decode_own(bytes: Option<&[u8]>) -> Result<Self, StoreError> {
+        bytes.map_or_else(|| Ok(Self::default()), |bytes| decode_own(Self::KIND, VERSION, bytes))
+    }
 
     /// Reads a row; one that is not there has counted nothing.
     fn decode(bytes: Option<&[u8]>) -> Result<Self, StoreError> {
