@@ -14,6 +14,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod token;
+mod turns;
 mod weak_passwords;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use self::password::{Password, PasswordError, PasswordHash};
 use self::password_pool::{Asker, PasswordPool, PasswordPoolError};
 use self::refresh::RefreshToken;
 use self::token::{AccessToken, AccessTokens, TokenError};
+use self::turns::Turns;
 use self::weak_passwords::own_words;
 use crate::ambient::{Clock, UnixMs};
 use crate::kv::{Kv, KvError};
@@ -144,6 +146,7 @@ pub struct AccountsParts {
 /// The use cases.
 pub struct Accounts {
     parts: AccountsParts,
+    turns: Turns,
 }
 
 /// A network, as it is kept of the user who signs in from there.
@@ -158,7 +161,7 @@ struct Network {
 impl Accounts {
     /// On these parts.
     pub fn new(parts: AccountsParts) -> Self {
-        Self { parts }
+        Self { parts, turns: Turns::new() }
     }
 
     /// Makes a new user, who asks from `address`.

@@ -37,6 +37,7 @@ impl Accounts {
     /// [`GRACE`](super::refresh::GRACE), get the same refresh token, until somebody uses that.
     pub async fn refresh(&self, refresh_token: &str) -> Result<TokenPair, AccountError> {
         let presented = RefreshToken::parse(refresh_token).ok_or(AccountError::RefreshToken)?;
+        let _turn = self.turns.of(&presented.digest()).await;
         let (salt, now) = (ambient::random(), self.parts.clock.now());
         match self.rotate(&presented, salt, now).await? {
             Verdict::Current { user, .. } => {
