@@ -71,7 +71,10 @@ pub fn run(scenarios: &[Scenario], long: bool, write: bool) -> Result<Ending> {
     say(&table);
     let all = u64::try_from(rows.len()).context("counting")?;
     let failed = u64::try_from(rows.iter().filter(|row| row.seen.is_err()).count()).context("counting")?;
-    Ok(Ending::Ran { passed: all - failed, failed, succeeded: failed == 0 })
+    let failures =
+        rows.iter().filter_map(|row| Some(format!("{}: {:#}", row.scenario.name(), row.seen.as_ref().err()?)));
+    let failures = failures.collect();
+    Ok(Ending::Ran { passed: all - failed, failed, succeeded: failed == 0, failures })
 }
 
 async fn run_all(world: &World, scenarios: &[Scenario], write: bool) -> Result<Vec<Row>> {

@@ -56,7 +56,7 @@ pub fn run(program: &str, soak: bool) -> Result<Ending> {
     })?;
     runtime.block_on(node.stop())?;
     ensure!(left_out.is_empty(), "not every check was run: {left_out:?}");
-    Ok(Ending::Ran { passed: u64::from(succeeded), failed: u64::from(!succeeded), succeeded })
+    Ok(Ending::Ran { passed: u64::from(succeeded), failed: u64::from(!succeeded), succeeded, failures: Vec::new() })
 }
 
 /// Registers the users, and writes down for Schemathesis how each of them is recognised.

@@ -37,6 +37,8 @@ pub enum Ending {
         failed: u64,
         /// Whether the command itself ended well: a test binary that crashes counts nothing.
         succeeded: bool,
+        /// The tests that failed, with the first line of what each said, so that the last lines of a long run tell why it failed.
+        failures: Vec<String>,
     },
     /// What it needs is not here and could not be installed.
     NotRun {
@@ -61,7 +63,7 @@ pub fn run_all(soak: bool) -> Result<()> {
         let start = clock.monotonic();
         let ending = body().unwrap_or_else(|error| {
             eprintln!("{name}: {error:#}");
-            Ending::Ran { passed: 0, failed: 1, succeeded: false }
+            Ending::Ran { passed: 0, failed: 1, succeeded: false, failures: vec![format!("{error:#}")] }
         });
         rows.push(Row { tier: name.to_owned(), took: clock.monotonic().saturating_sub(start), ending });
     };
@@ -73,7 +75,7 @@ pub fn run_all(soak: bool) -> Result<()> {
             Prepared::Missing(reason) => Ok(Ending::NotRun { reason: format!("the tests on them: {reason}") }),
             Prepared::Ready(path) => {
                 variables.push((variable, path));
-                Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true })
+                Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true, failures: Vec::new() })
             }
         });
     }
@@ -108,7 +110,7 @@ pub fn run_all(soak: bool) -> Result<()> {
 /// whole workspace: another selection would unify other features and compile the dependencies again.
 fn build() -> Result<Ending> {
     run(&mut cargo(&["build", "--workspace", "--all-targets"])?)?;
-    Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true })
+    Ok(Ending::Ran { passed: 0, failed: 0, succeeded: true, failures: Vec::new() })
 }
 
 /// The test binaries of all members but the browser's, one tier each.
@@ -133,14 +135,35 @@ fn test_binaries() -> Result<Vec<String>> {
 fn cargo_test_with(arguments: &[&str], variables: &[(&str, String)]) -> Result<Ending> {
     let mut test: Command = cargo(&["test", "--workspace", "--no-fail-fast"])?;
     test.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut failures) = (0, 0, Failures::default());
     let succeeded = run_seeing(&mut test, |line| {
         if let Some((more_passed, more_failed)) = counts(line) {
             passed += more_passed;
             failed += more_failed;
         }
+        failures.see(line);
     })?;
-    Ok(Ending::Ran { passed, failed, succeeded })
+    Ok(Ending::Ran { passed, failed, succeeded, failures: failures.told })
+}
+
+/// What failing tests have said, read line by line from the output of test binaries.
+#[derive(Debug, Default)]
+struct Failures {
+    told: Vec<String>,
+    /// The test whose output is being read, until it has told why it failed.
+    of: Option<String>,
+}
+
+impl Failures {
+    fn see(&mut self, line: &str) {
+        if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.of = Some(test.to_owned());
+        } else if line.starts_with("Error: ") || line.contains("' panicked at ") || line.contains(") panicked at ") {
+            if let Some(test) = self.of.take() {
+                self.told.push(format!("{test}: {line}"));
+            }
+        }
+    }
 }
 
 /// Passed and failed of the line that ends each test binary: `test result: ok. 3 passed; 0 failed; …`.
@@ -165,7 +188,7 @@ fn report(rows: &[Row]) -> Result<()> {
     for Row { tier, took, ending } in rows {
         let minutes = took.as_secs_f64() / 60.0;
         match ending {
-            Ending::Ran { passed, failed, succeeded } => {
+            Ending::Ran { passed, failed, succeeded, failures: _ } => {
                 let verdict = if *succeeded { "ok" } else { "FAILED" };
                 println!("| {tier} | {minutes:.1} | {passed} | {failed} | {verdict} |");
                 all_passed += passed;
@@ -176,6 +199,11 @@ fn report(rows: &[Row]) -> Result<()> {
                 println!("| {tier} | {minutes:.1} | | | NOT RUN: {reason} |");
                 not_run += 1;
             }
+        }
+    }
+    for Row { tier, ending, .. } in rows {
+        if let Ending::Ran { failures, .. } = ending {
+            failures.iter().for_each(|failure| println!("\n{tier}: {failure}"));
         }
     }
     let minutes = rows.iter().map(|row| row.took).sum::<Duration>().as_secs_f64() / 60.0;
@@ -197,11 +225,28 @@ mod tests {
     }
 
     #[test]
+    fn each_failing_test_tells_its_first_reason() {
+        let mut failures = Failures::default();
+        for line in [
+            "test one ... FAILED",
+            "Error: not of a test",
+            "---- one stdout ----",
+            "Error: it was 503",
+            "Error: once more",
+            "---- two stdout ----",
+            "thread 'two' (7) panicked at tests/x.rs:1:2:",
+        ] {
+            failures.see(line);
+        }
+        assert_eq!(failures.told, ["one: Error: it was 503", "two: thread 'two' (7) panicked at tests/x.rs:1:2:"]);
+    }
+
+    #[test]
     fn a_tier_that_failed_fails_the_run_and_one_that_passed_does_not() {
         let row = |succeeded| Row {
             tier: "unit".to_owned(),
             took: Duration::ZERO,
-            ending: Ending::Ran { passed: 1, failed: 0, succeeded },
+            ending: Ending::Ran { passed: 1, failed: 0, succeeded, failures: Vec::new() },
         };
         assert!(report(&[row(true)]).is_ok());
         assert!(report(&[row(true), row(false)]).is_err());

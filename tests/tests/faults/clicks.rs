@@ -22,13 +22,13 @@ const COUNTS_AT_ONCE: usize = 32;
 const CLICKS: u64 = 400;
 
 /// Waits until no click is on its way any more: neither in a node that lives nor in a stream. What a dead node had taken from there
-/// is left to it for half a minute.
+/// is left to it for half a minute; then all that has piled up is written.
 async fn until_drained(fleet: &Fleet, redis: &RedisCluster) -> Result<()> {
     let drained = async || {
         let is_empty = redis.entries(STREAMS).await.is_ok_and(|entries| entries == 0);
         is_empty && fleet.metrics().await.is_ok_and(|metrics| in_memory(&metrics) == 0.0)
     };
-    until("all clicks are written", PATIENCE, drained).await
+    until("all clicks are written", 3 * PATIENCE, drained).await
 }
 
 /// Clicks that were taken in and are nowhere but in the node.

@@ -25,7 +25,7 @@ pub const ANSWER_MAX: Duration = Duration::from_millis(4_500);
 /// How soon all is well once the back end is.
 pub const RECOVERY: Duration = Duration::from_secs(5);
 /// The same where nodes died: what they had locked in the store stays locked for seconds, and whoever waits for it in line longer.
-pub const LOCKS_GONE: Duration = Duration::from_secs(15);
+pub const LOCKS_GONE: Duration = Duration::from_secs(30);
 /// The same where PD has to elect a leader.
 pub const ELECTION: Duration = Duration::from_secs(15);
 /// How long anything of the test itself may take.
