@@ -26,7 +26,6 @@ use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
 use crate::links::takedowns::{Order, meant};
 use crate::public_url::{BaseUrl, PublicUrls, UnknownHosts};
-use crate::store::format::Format;
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
 pub use parse::{RedisSource, Secret};
@@ -389,8 +388,6 @@ pub struct Config {
     pub secret_key: Option<SecretKey>,
     /// Still accepted for access tokens.
     pub secret_key_previous: Option<SecretKey>,
-    /// The newest format of rows that the program writes. No setting: it is the program's own.
-    pub newest_format: Format,
     /// Life of an access token.
     pub access_token_ttl: Duration,
     /// Life of a refresh token.
@@ -533,7 +530,6 @@ impl Settings {
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
-            newest_format: Format::NEWEST,
             listen_on,
             admin_listen_on,
             public_urls,

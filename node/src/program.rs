@@ -16,7 +16,7 @@ use crate::config::{Config, Settings, Task};
 use crate::logging;
 use crate::run::once::{raise_format, run_once, take_down};
 use crate::run::{Listeners, Orders, run};
-use crate::store::format::Format;
+use crate::store::format::{Format, Formats};
 use crate::traces::{Traces, TracesError};
 
 /// How long reads of the disk have to end after everything else has.
@@ -45,7 +45,7 @@ pub fn program(newest_format: Format) -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match task {
-            Task::Serve(config) => serve(Config { newest_format, ..*config }).await,
+            Task::Serve(config) => serve(*config, newest_format).await,
             Task::Once(command, database) => Ok(run_once(command, &database, Clock::system()).await?),
             Task::TakeDown(order, database) => Ok(take_down(&order, &database, Clock::system()).await?),
             Task::RaiseFormat(database) => Ok(raise_format(newest_format, &database, Clock::system()).await?),
@@ -94,7 +94,7 @@ fn complain(problem: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, newest_format: Format) -> anyhow::Result<()> {
     let orders = Orders::default();
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -111,6 +111,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         given.shutdown.cancel();
     });
     let listeners = Listeners::bind(&config)?;
-    run(config, listeners, Clock::system(), orders).await?;
+    run(config, Formats::up_to(newest_format), listeners, Clock::system(), orders).await?;
     Ok(())
 }

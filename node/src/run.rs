@@ -153,13 +153,19 @@ impl Orders {
     }
 }
 
-/// Runs a node until `orders` say that it stops, or until its store fails.
-pub async fn run(config: Config, listeners: Listeners, clock: Clock, orders: Orders) -> Result<(), RunError> {
+/// Runs a node that knows these formats of rows until `orders` say that it stops, or until its store fails.
+pub async fn run(
+    config: Config,
+    formats: Formats,
+    listeners: Listeners,
+    clock: Clock,
+    orders: Orders,
+) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let registry = Registry::new();
-    let (app, background) = assemble(config, clock, &orders, &registry).await?;
+    let (app, background) = assemble(config, formats, clock, &orders, &registry).await?;
     let Orders { shutdown, .. } = orders;
     // A fleet whose nodes are replaced is to lose no create to one that has no IDs yet.
     tokio::select! {
@@ -252,9 +258,38 @@ fn open(
     }
 }
 
+async fn start_minter(
+    config: &Config,
+    kv: &Kv,
+    clock: &Clock,
+    formats: &Formats,
+    registry: &Registry,
+) -> Result<Minter, RunError> {
+    let authority = match &config.lease {
+        None => Authority::Own,
+        Some(_) => Authority::Lease(Grants::default()),
+    };
+    let metrics = MinterMetrics::register(registry)?;
+    // Elapsed: the node starts all the same, and claims once it is connected.
+    let _ = tokio::time::timeout(CONNECT, kv.connected()).await;
+    Ok(Minter::start(kv.clone(), clock.clone(), config.code_length, authority, formats.clone(), metrics).await?)
+}
+
+/// Raises the keyspace's format where no other node can run on the store, and follows it.
+async fn settle_format(config: &Config, kv: &Kv, formats: &Formats, background: &mut Background) {
+    let is_alone = matches!(kv, Kv::Embedded(_));
+    if is_alone {
+        format::raise_to_newest(kv, formats).await;
+    }
+    let is_operated = is_alone || config.lease.is_some();
+    let following = format::follow(kv.clone(), formats.clone(), is_operated, background.shutdown.clone());
+    background.spawn(following);
+}
+
 /// Puts a node together on its store.
 async fn assemble(
     config: Config,
+    formats: Formats,
     clock: Clock,
     orders: &Orders,
     registry: &Registry,
@@ -266,23 +301,8 @@ async fn assemble(
     let backlog = Arc::new(Backlog::register(registry)?);
     register_process(registry)?;
     let mint_clashes = counter(registry, "shortener_mint_clashes_total", "Minted codes that were there already.")?;
-    let authority = match &config.lease {
-        None => Authority::Own,
-        Some(_) => Authority::Lease(Grants::default()),
-    };
-    let minter_metrics = MinterMetrics::register(registry)?;
-    // Elapsed: the node starts all the same, and claims once it is connected.
-    let _ = tokio::time::timeout(CONNECT, kv.connected()).await;
-    let formats = Formats::up_to(config.newest_format);
-    let starting =
-        Minter::start(kv.clone(), clock.clone(), config.code_length, authority, formats.clone(), minter_metrics);
-    let minter = starting.await?;
-    if matches!(kv, Kv::Embedded(_)) {
-        // No other node runs on this store.
-        format::raise_to_newest(&kv, &formats).await;
-    }
-    let is_operated = config.lease.is_some() || matches!(kv, Kv::Embedded(_));
-    background.spawn(format::follow(kv.clone(), formats.clone(), is_operated, background.shutdown.clone()));
+    let minter = start_minter(&config, &kv, &clock, &formats, registry).await?;
+    settle_format(&config, &kv, &formats, &mut background).await;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
     let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
     if let Some(settings) = config.lease.clone() {

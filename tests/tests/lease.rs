@@ -249,7 +249,7 @@ async fn until_quiet(node: &Node) -> Result<()> {
         if now != told {
             (told, since) = (now, clock.monotonic());
         }
-        Ok(clock.monotonic() - since > LONGEST_PAUSE)
+        Ok(clock.monotonic().saturating_sub(since) > LONGEST_PAUSE)
     })
     .await
 }

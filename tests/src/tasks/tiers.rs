@@ -158,10 +158,11 @@ impl Failures {
     fn see(&mut self, line: &str) {
         if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             self.of = Some(test.to_owned());
-        } else if line.starts_with("Error: ") || line.contains("' panicked at ") || line.contains(") panicked at ") {
-            if let Some(test) = self.of.take() {
-                self.told.push(format!("{test}: {line}"));
-            }
+            return;
+        }
+        let tells = line.starts_with("Error: ") || line.contains("' panicked at ") || line.contains(") panicked at ");
+        if let Some(test) = self.of.take_if(|_| tells) {
+            self.told.push(format!("{test}: {line}"));
         }
     }
 }
@@ -203,7 +204,9 @@ fn report(rows: &[Row]) -> Result<()> {
     }
     for Row { tier, ending, .. } in rows {
         if let Ending::Ran { failures, .. } = ending {
-            failures.iter().for_each(|failure| println!("\n{tier}: {failure}"));
+            for failure in failures {
+                println!("\n{tier}: {failure}");
+            }
         }
     }
     let minutes = rows.iter().map(|row| row.took).sum::<Duration>().as_secs_f64() / 60.0;
