@@ -17,7 +17,6 @@ use shortener_node::allocation::{extend_worker, take_worker};
 use shortener_node::ambient::Clock;
 use shortener_node::kv::WRITE_DEADLINE;
 use shortener_tests::kubernetes::{Kubernetes, Part};
-use shortener_tests::node::Node;
 use shortener_tests::server_process::wait_until;
 use shortener_tests::tikv_engine::Engine;
 
@@ -29,8 +28,12 @@ const AWAY: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_secs(4);
 /// A start waits 15 s for its first IDs.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
-/// Longer than a node pauses between two tries to reach the API server, and than a request to it may take.
-const LONGEST_PAUSE: Duration = Duration::from_secs(25);
+/// Longer than two watches of a node last, one after the other, and their pauses.
+const TWO_WATCHES: Duration = Duration::from_secs(128);
+/// The API server remembers each change of a Lease for 75 s, and some hundred older ones.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(85);
+/// More than that.
+const OTHERS_WRITE: usize = 500;
 /// A window is a minute at most.
 const WINDOW_RUNS_OUT: Duration = Duration::from_secs(90);
 
@@ -223,11 +226,7 @@ async fn while_the_api_server_is_gone_or_hangs_no_create_fails_and_grants_come_w
                 kubernetes.resume(Part::ApiServer)?;
                 kubernetes.wait_until_serving().await?;
             }
-            false => {
-                // It remembers nothing of before, and the Lease is older than all that it will.
-                kubernetes.restart(Part::ApiServer).await?;
-                until_quiet(&node).await?;
-            }
+            false => kubernetes.restart(Part::ApiServer).await?,
         }
         scene.grant("main-0", asks.boot_id, 3, granted - 1, granted).await?;
         scene.until_says("main-0", "the next block is claimed", |report| report.mark == granted).await?;
@@ -240,18 +239,24 @@ async fn while_the_api_server_is_gone_or_hangs_no_create_fails_and_grants_come_w
     started
 }
 
-/// Waits until the node has told of no failed word with the API server for longer than it ever pauses after one.
-async fn until_quiet(node: &Node) -> Result<()> {
-    let failures = || node.log().matches("no word with the operator").count();
-    let (clock, mut told, mut since) = (Clock::system(), failures(), Duration::ZERO);
-    wait_until("the node is in touch with the API server again", 3 * LONGEST_PAUSE, async || {
-        let now = failures();
-        if now != told {
-            (told, since) = (now, clock.monotonic());
-        }
-        Ok(clock.monotonic().saturating_sub(since) > LONGEST_PAUSE)
-    })
-    .await
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_has_not_changed_for_long_is_watched_on() -> Result<()> {
+    let Some(kubernetes) = Kubernetes::shared().await? else { return Ok(()) };
+    let Some(scene) = Scene::open(kubernetes, "seldom").await? else { return Ok(()) };
+    let operator = scene.operate(ledger());
+    let node = scene.pod("main-0").await?.start().await?;
+    until_creates(&node).await?;
+    drop(operator);
+    let clock = Clock::system();
+    tokio::time::sleep(FORGOTTEN_AFTER).await; // how long the API server remembers a change at least
+    for _ in 0..OTHERS_WRITE {
+        scene.other_writes().await?;
+    }
+    let left = TWO_WATCHES.checked_sub(clock.monotonic()).context("the second watch ended before all was forgotten")?;
+    tokio::time::sleep(left).await; // how long a node's watches last
+    ensure!(!node.log().contains("no word with the operator"), "{}", node.log());
+    node.stop().await?;
+    Ok(())
 }
 
 /// A node that starts while the API server hangs serves redirects.

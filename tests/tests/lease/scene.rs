@@ -149,6 +149,18 @@ impl<'a> Scene<'a> {
         Ok(SnowflakeId::try_from(link.id)?.worker().get())
     }
 
+    /// Writes a Lease that is nobody's.
+    pub async fn other_writes(&self) -> Result<()> {
+        let (params, name) = (PatchParams::apply("other").force(), "other");
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": name, "annotations": { "turn": fresh_name("turn") } },
+        });
+        self.leases().patch(name, &params, &Patch::Apply(lease)).await?;
+        Ok(())
+    }
+
     /// Writes a grant on the Lease of `pod` as the operator would.
     pub async fn grant(&self, pod: &str, boot_id: BootId, worker: u16, first_block: u64, granted: u64) -> Result<()> {
         let run = Some(IdRange::new(CodeLength::DEFAULT, first_block, 1)?);
