@@ -3,7 +3,8 @@
 //! The first line is the header, then comes one line a row in the order of the keys, and last the number of rows and the
 //! SHA-256 of all lines before it, so that a backup that was cut short is known as one. A row is given as it is stored, key and
 //! value in base64: its value begins with its version, which every later release reads. What belongs to running
-//! processes and to caches is left out (worker windows, where the files are, what caches are still to be told).
+//! processes and to caches is left out (worker windows, where the files are, what caches are still to be told), and so is the
+//! search index, which is made of the links again.
 //!
 //! A restore needs an empty keyspace, and gives it an identity of its own: no cache answers for it with what it knew of the
 //! other. The marks are raised past all that may have been minted since the backup was made. Nodes refuse a keyspace
@@ -77,7 +78,8 @@ impl From<KvError> for BackupError {
 
 /// Whether rows of a kind are in a backup.
 fn is_kept(kind: Kind) -> bool {
-    !matches!(kind, Kind::Worker | Kind::Place | Kind::Invalidation)
+    use Kind::{Invalidation, Place, SearchIndex, Unindexed, Worker};
+    !matches!(kind, Worker | Place | Invalidation | Unindexed | SearchIndex)
 }
 
 /// Writes the keyspace as it is now to `out`, tells `progress` how many rows were written so far, and gives their number.

@@ -290,6 +290,11 @@ impl Transaction {
         self.now
     }
 
+    /// The store as it was when this transaction began: what it reads but for its own writes.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// Reads one key.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match self.writes.get(key) {

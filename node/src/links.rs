@@ -15,6 +15,7 @@ pub mod list;
 pub mod replay;
 pub mod request;
 pub mod resolve;
+pub mod search;
 mod shorten;
 pub mod takedowns;
 pub mod target_url;
@@ -39,6 +40,7 @@ use crate::store::links::{self as rows, LinkAddress, LinkRow};
 use blocked_hosts::BlockedHosts;
 use link::Destination;
 use link_keys::LinkKeys;
+use list::Lists;
 use request::Rules;
 use shorten::MINTS_MAX;
 use takedowns::Takedowns;
@@ -111,6 +113,7 @@ pub struct Links {
     clock: Clock,
     minter: Minter,
     keys: Arc<OnceLock<LinkKeys>>,
+    lists: Lists,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
     public_urls: PublicUrls,
@@ -156,11 +159,13 @@ impl Links {
             parts;
         let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
         let keys = Arc::new(OnceLock::new());
+        let lists = Lists::new(kv.clone(), formats.clone());
         Ok(Self {
             kv,
             clock,
             minter,
             keys,
+            lists,
             cache,
             shared,
             public_urls,
@@ -208,6 +213,11 @@ impl Links {
 
     fn shared_link(&self, row: &LinkRow) -> SharedLink {
         SharedLink { version: row.version, row: Some(rows::encode_link(self.formats.written(), row).into()) }
+    }
+
+    /// The lists of owners' links.
+    pub fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     fn rules(&self) -> Rules<'_> {

@@ -335,11 +335,13 @@ async fn assemble(
         formats: formats.clone(),
         metrics: LinkMetrics { mint_clashes },
     });
+    let links = links.map_err(|error| RunError::Start(error.to_string()))?;
+    background.spawn(links.lists().indexer().clone().run(background.shutdown.clone()));
     let shared_links = shared.as_ref().map(|shared| shared.links.clone());
     let resolve = Resolve::new(kv.clone(), clock.clone(), local, shared_links, config.cache_max_age);
     let hot = shared.as_ref().map(|shared| keep_hot(&config, shared, &resolve, &clock, &mut background));
     let app = App {
-        links: links.map_err(|error| RunError::Start(error.to_string()))?,
+        links,
         resolve,
         takedowns: blocked,
         hot,

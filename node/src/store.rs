@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod invalidations;
 pub mod keyspace;
 pub mod links;
+pub mod search;
 pub mod takedowns;
 
 use std::ops::Range;
@@ -72,10 +73,14 @@ pub enum Kind {
     KnownNetwork = b't',
     /// That a host or a code is blocked: (host), or (domain, code).
     Takedown = b'u',
+    /// A link that no segment of its owner's search index covers as it is: (bit-reversed user, inverted link ID).
+    Unindexed = b'v',
+    /// The head and the segments of a user's search index: (bit-reversed user, number).
+    SearchIndex = b'w',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 21] = [
+pub const KINDS: [(Kind, &str); 23] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -97,6 +102,8 @@ pub const KINDS: [(Kind, &str); 21] = [
     (Kind::Invalidation, "invalidation"),
     (Kind::KnownNetwork, "known_network"),
     (Kind::Takedown, "takedown"),
+    (Kind::Unindexed, "unindexed"),
+    (Kind::SearchIndex, "search_index"),
 ];
 
 impl Kind {

@@ -19,9 +19,9 @@ impl Links {
         let change = request.check(self.rules(), self.clock.now())?;
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let changed = self.kv.transact(async |mut txn| {
-            let (at, row) = self.managed(&txn, manager, id).await?;
-            let row = changed(row, &change, self.clock.now());
-            rows::put_link(&mut txn, self.formats.written(), &at, &row);
+            let (at, before) = self.managed(&txn, manager, id).await?;
+            let row = changed(before.clone(), &change, self.clock.now());
+            rows::replace_link(&mut txn, self.formats.written(), &at, &before, &row);
             self.leave_word(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
@@ -34,9 +34,9 @@ impl Links {
     pub async fn delete(&self, manager: Manager, id: u64) -> Result<(), LinkError> {
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let deleted = self.kv.transact(async |mut txn| {
-            let (at, row) = self.managed(&txn, manager, id).await?;
-            let row = tombstone(&row, self.clock.now());
-            rows::bury_link(&mut txn, self.formats.written(), &at, &row);
+            let (at, before) = self.managed(&txn, manager, id).await?;
+            let row = tombstone(&before, self.clock.now());
+            rows::bury_link(&mut txn, self.formats.written(), &at, &before, &row);
             self.leave_word(&mut txn, &at, &row);
             Ok::<_, LinkError>((txn, (at, row)))
         });
@@ -60,8 +60,9 @@ impl Links {
         }
     }
 
-    /// After the commit of a change: tells the cache that nodes share, and by it the other nodes.
+    /// After the commit of a change: tells the cache that nodes share, and by it the other nodes, and the search index.
     fn tell_of_changed(&self, at: &LinkAddress, row: &LinkRow) {
+        self.lists.was_written(row);
         if let Some(shared) = &self.shared {
             shared.changed(at.clone(), self.shared_link(row));
         }

@@ -127,8 +127,9 @@ impl Links {
         }
     }
 
-    /// Leaves a link that was just made in the cache that nodes share: whoever makes one looks at it next.
+    /// Leaves a link that was just made in the cache that nodes share: whoever makes one looks at it next. Tells the search index.
     fn tell_of_created(&self, at: &LinkAddress, row: &LinkRow) {
+        self.lists.was_written(row);
         if let Some(shared) = &self.shared {
             shared.created(at.clone(), self.shared_link(row), row.is_alias);
         }

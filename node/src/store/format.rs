@@ -17,8 +17,12 @@ pub struct Format(u16);
 impl Format {
     /// What keyspaces have whose record names none.
     pub const FIRST: Self = Self(1);
-    /// The newest that this release writes. Since 2, families of refresh tokens have version 3.
+    /// The newest that this release writes. Since 2, families of refresh tokens have version 3, and every change of a link's text
+    /// says that it is unindexed.
     pub const NEWEST: Self = Self(2);
+    /// From this one on links may be searched by an index. What is unindexed is said in older formats too, as nodes learn of a
+    /// newer one at different times.
+    pub const SEARCH_INDEX: Self = Self(2);
     /// The one after, of which only the tests have a program. Its rows are one version further and one field longer.
     pub const NEXT: Self = Self(Self::NEWEST.0 + 1);
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::UserId;
 use super::format::{Format, Formats};
+use super::search::{link_was_changed, link_was_made};
 use super::{Key, Kind, StoreError, decode, decode_to_change, encode, encode_in};
 use crate::ambient::UnixMs;
 use crate::kv::{Snapshot, Transaction, prefix_range};
@@ -90,16 +91,18 @@ pub fn insert_link(txn: &mut Transaction, format: Format, at: &LinkAddress, row:
         txn.put(by_owner_key(owner, row.id), address.clone());
     }
     txn.insert(by_id_key(row.id), address);
+    link_was_made(txn, row);
 }
 
-/// Replaces a link's row.
-pub fn put_link(txn: &mut Transaction, format: Format, at: &LinkAddress, row: &LinkRow) {
+/// Replaces a link's row as it was `before`.
+pub fn replace_link(txn: &mut Transaction, format: Format, at: &LinkAddress, before: &LinkRow, row: &LinkRow) {
     txn.put(link_key(&at.domain, &at.code), encode_link(format, row));
+    link_was_changed(txn, before, row);
 }
 
 /// Leaves `tombstone` in place of the link and takes it off all lists.
-pub fn bury_link(txn: &mut Transaction, format: Format, at: &LinkAddress, tombstone: &LinkRow) {
-    put_link(txn, format, at, tombstone);
+pub fn bury_link(txn: &mut Transaction, format: Format, at: &LinkAddress, before: &LinkRow, tombstone: &LinkRow) {
+    replace_link(txn, format, at, before, tombstone);
     txn.delete(by_id_key(tombstone.id));
     if let Some(owner) = tombstone.owner {
         txn.delete(by_owner_key(owner, tombstone.id));
@@ -154,6 +157,27 @@ pub async fn links_of_owner(
     let rows = snapshot.batch_get(&keys).await?;
     let found = addresses.into_iter().zip(rows).filter_map(|(at, bytes)| bytes.map(|bytes| (at, bytes)));
     found.map(|(at, bytes)| Ok((at, decode_link(&bytes)?))).collect()
+}
+
+/// The links with these IDs, as of a snapshot, in their order; a deleted one is not there.
+pub async fn links_by_id(snapshot: &Snapshot, ids: &[u64]) -> Result<Vec<Option<(LinkAddress, LinkRow)>>, StoreError> {
+    let entries = snapshot.batch_get(&ids.iter().map(|id| by_id_key(*id)).collect::<Vec<_>>()).await?;
+    let mut found: Vec<Option<(LinkAddress, LinkRow)>> = vec![None; ids.len()];
+    let (mut places, mut addresses, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, bytes) in entries.into_iter().enumerate() {
+        let Some(bytes) = bytes else { continue };
+        let at = decode_address(Kind::LinkById, &bytes)?;
+        keys.push(link_key(&at.domain, &at.code));
+        places.push(place);
+        addresses.push(at);
+    }
+    let rows = snapshot.batch_get(&keys).await?;
+    for ((place, at), bytes) in places.into_iter().zip(addresses).zip(rows) {
+        if let (Some(slot), Some(bytes)) = (found.get_mut(place), bytes) {
+            *slot = Some((at, decode_link(&bytes)?));
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
