@@ -28,10 +28,10 @@ pub use shorten::Idempotency;
 use crate::ambient::Clock;
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
+use crate::domains::{Domains, Served, Unsettled};
 use crate::invalid::Invalid;
 use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
-use crate::public_url::PublicUrls;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
 use crate::store::format::Formats;
@@ -42,7 +42,6 @@ use link_keys::LinkKeys;
 use request::Rules;
 use shorten::MINTS_MAX;
 use takedowns::Takedowns;
-use target_url::{OwnDomainError, OwnDomains};
 
 /// Why a link could not be made, read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +70,9 @@ pub enum LinkError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// What hosts mean is not known yet.
+    #[error(transparent)]
+    Unsettled(#[from] Unsettled),
 }
 
 impl From<KvError> for LinkError {
@@ -113,8 +115,7 @@ pub struct Links {
     keys: Arc<OnceLock<LinkKeys>>,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
-    public_urls: PublicUrls,
-    own_domains: OwnDomains,
+    domains: Domains,
     takedowns: Takedowns,
     redirect_status: RedirectStatus,
     formats: Formats,
@@ -138,7 +139,7 @@ pub struct LinksParts {
     /// Links in the cache that nodes share, if they do.
     pub shared: Option<SharedLinks>,
     /// Our own hosts.
-    pub public_urls: PublicUrls,
+    pub domains: Domains,
     /// Hosts that no link may lead to.
     pub takedowns: Takedowns,
     /// The status of links that name none.
@@ -150,26 +151,12 @@ pub struct LinksParts {
 }
 
 impl Links {
-    /// The use-cases on these parts; fails when a host of ours is no host.
-    pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, formats, metrics } =
+    /// The use-cases on these parts.
+    pub fn new(parts: LinksParts) -> Self {
+        let LinksParts { kv, clock, minter, cache, shared, domains, takedowns, redirect_status, formats, metrics } =
             parts;
-        let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
         let keys = Arc::new(OnceLock::new());
-        Ok(Self {
-            kv,
-            clock,
-            minter,
-            keys,
-            cache,
-            shared,
-            public_urls,
-            own_domains,
-            takedowns,
-            redirect_status,
-            formats,
-            metrics,
-        })
+        Self { kv, clock, minter, keys, cache, shared, domains, takedowns, redirect_status, formats, metrics }
     }
 
     /// What public IDs and management tokens are made with; fails until the store was reached.
@@ -210,9 +197,8 @@ impl Links {
         SharedLink { version: row.version, row: Some(rows::encode_link(self.formats.written(), row).into()) }
     }
 
-    fn rules(&self) -> Rules<'_> {
-        let Self { public_urls, own_domains, takedowns, redirect_status, .. } = self;
-        Rules { public_urls, own_domains, takedowns, redirect_status: *redirect_status }
+    fn rules<'a>(&'a self, served: &'a Served) -> Rules<'a> {
+        Rules { served, takedowns: &self.takedowns, redirect_status: self.redirect_status }
     }
 }
 

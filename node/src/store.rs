@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod allocation;
 pub mod clicks;
+pub mod domains;
 pub mod format;
 #[cfg(test)]
 mod frozen;
@@ -72,10 +73,12 @@ pub enum Kind {
     KnownNetwork = b't',
     /// That a host or a code is blocked: (host), or (domain, code).
     Takedown = b'u',
+    /// Which domain a host means: (host).
+    Domain = b'x',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 21] = [
+pub const KINDS: [(Kind, &str); 22] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -97,6 +100,7 @@ pub const KINDS: [(Kind, &str); 21] = [
     (Kind::Invalidation, "invalidation"),
     (Kind::KnownNetwork, "known_network"),
     (Kind::Takedown, "takedown"),
+    (Kind::Domain, "domain"),
 ];
 
 impl Kind {

@@ -19,10 +19,10 @@ use super::error::ApiError;
 use super::short_path::code_of;
 use super::{list, pages};
 use crate::clicks::ClickEvent;
+use crate::domains::Domain;
 use crate::limits::Subject;
 use crate::links::link::Destination;
 use crate::links::{RedirectStatus, ResolveError, Resolved, Waited};
-use crate::public_url::Domain;
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click. A link with 307 or 308 redirects every other
 /// method too. What no code can hold at the end of the path is ignored.
@@ -34,7 +34,7 @@ use crate::public_url::Domain;
         (status = 307, description = "Temporary, same method", headers(("Location" = String))),
         (status = 308, description = "Permanent, same method", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
-        (status = 410, description = "Expired: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 410, description = "Expired, or it leads back to this service: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 451, description = "The link or its target's host is blocked: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
@@ -61,6 +61,10 @@ pub async fn follow(app: &App, request: &Parts, status: Option<RedirectStatus>) 
     let response = match resolved {
         Resolved::Hop(destination) => hop(app, &destination, request, address, status),
         Resolved::Expired(status) => not_there(request, Some(status), ApiError::Expired),
+        Resolved::Loop(status) => {
+            app.metrics.loops.inc();
+            not_there(request, Some(status), ApiError::Loop)
+        }
         Resolved::Unknown => {
             app.unknown_codes.count(Subject::of_address(address));
             not_there(request, None, ApiError::NotFound(UNKNOWN))
@@ -143,6 +147,7 @@ fn not_there(request: &Parts, status: Option<RedirectStatus>, error: ApiError) -
     }
     let mut response = match (wants_page(&request.headers), &error) {
         (true, ApiError::Expired) => (StatusCode::GONE, pages::gone()).into_response(),
+        (true, ApiError::Loop) => (StatusCode::GONE, pages::loops()).into_response(),
         (true, ApiError::Blocked) => (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, pages::blocked()).into_response(),
         (true, _) => (StatusCode::NOT_FOUND, pages::not_found()).into_response(),
         (false, _) => error.into_response(),

@@ -11,6 +11,7 @@ use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
     total_key,
 };
+use super::domains::{HostRow, put_host};
 use super::format::Format;
 use super::idempotency::{IdempotencyRow, former_hashes, remember_answer};
 use super::invalidations::{InvalidationRow, invalidation_key};
@@ -82,6 +83,8 @@ fn write_link(txn: &mut Transaction) {
     let answer = IdempotencyRow { request: [9; 32], at, link, expires_at: NOON };
     remember_answer(txn, former_hashes("user 300", "key", b"").0, &answer);
     put_takedown(txn, &takedown, NOON);
+    let host = HostRow { domain: "go.example".to_owned(), registered_at: UnixMs(1), base_since: Some(NOON) };
+    put_host(txn, "sho.rt", &host);
 }
 
 fn write_account(txn: &mut Transaction) {
