@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::App;
@@ -21,8 +22,10 @@ use super::{list, pages};
 use crate::clicks::ClickEvent;
 use crate::domains::Domain;
 use crate::limits::Subject;
-use crate::links::link::Destination;
+use crate::links::link::{Destination, Hop};
+use crate::links::target_url::host_of;
 use crate::links::{RedirectStatus, ResolveError, Resolved, Waited};
+use crate::public_url::{UnknownHosts, without_port};
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click. A link with 307 or 308 redirects every other
 /// method too. What no code can hold at the end of the path is ignored.
@@ -103,6 +106,10 @@ fn hop(
     if app.takedowns.block(hop) {
         return not_there(request, Some(hop.status), ApiError::Blocked);
     }
+    if app.config.public_urls.unknown_hosts() == UnknownHosts::Default && leads_back(request, hop) {
+        app.metrics.loops.inc();
+        return not_there(request, Some(hop.status), ApiError::Loop);
+    }
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
     if let Some(hot) = &app.hot {
@@ -114,6 +121,16 @@ fn hop(
     headers.insert(header::LOCATION, hop.location.clone());
     headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop));
     response
+}
+
+/// Whether a link leads to the host that it was asked for at. That of our own hosts none does was seen to when it was read; but where any
+/// host means the default domain, any host is ours.
+fn leads_back(request: &Parts, hop: &Hop) -> bool {
+    let named = request.uri.authority().map(Authority::as_str);
+    let named = named.or_else(|| request.headers.get(header::HOST)?.to_str().ok());
+    let (Some(named), Ok(target)) = (named, hop.location.to_str()) else { return false };
+    let [host, target] = [without_port(named), host_of(target)].map(|host| host.strip_suffix('.').unwrap_or(host));
+    host.eq_ignore_ascii_case(target)
 }
 
 const UNKNOWN: &str = "There is no link with this code, or it is not active.";

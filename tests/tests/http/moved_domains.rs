@@ -257,6 +257,25 @@ async fn links_that_lead_to_a_host_that_became_ours_end_there() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn where_any_host_is_ours_no_link_leads_to_the_host_that_it_is_asked_for_at() -> Result<()> {
+    let mut store = Store::new().await?;
+    let alias = unique("itself");
+    let node = store.start("sho.rt", "").await?;
+    let target = format!("https://Any.example:8443/{alias}");
+    create(&at(&node, "sho.rt")?, &json!({ "original_url": target, "custom_alias": alias })).await?;
+    let target = target.to_lowercase();
+    expect_leads(&node, &alias, &[("sho.rt", Some(&target)), ("x.any.example", Some(&target))]).await?;
+    for host in ["any.example", "ANY.example", "any.example.", "any.example:80", "any.example.:8443"] {
+        for path in [format!("/{alias}"), format!("/shortener/url/{alias}")] {
+            let problem = expect_problem(&from_host(&node, host, &path).await?, 410)?;
+            assert_eq!(problem["type"], "urn:shortener:problem:loop", "{host}{path}");
+        }
+    }
+    node.stop().await?;
+    Ok(())
+}
+
 /// A rollout: nodes with old and new settings beside each other.
 #[tokio::test]
 async fn a_node_learns_of_hosts_that_another_registers() -> Result<()> {
