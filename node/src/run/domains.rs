@@ -17,6 +17,8 @@ use crate::store::domains::{Registry, domains_with_links, has_links, put_host, r
 
 /// How often a node looks for hosts that other nodes have registered.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often a node tries to register its hosts, before which it answers nothing but its health.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 /// Warnings of a start at most.
 const WARNINGS_MAX: usize = 20;
 
@@ -61,10 +63,10 @@ impl Settling {
 
     /// Registers the hosts of the settings if that was not done, and follows the registry from the one that is `known` until `shutdown`.
     pub(super) async fn follow(self, mut known: Option<Registry>, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
         loop {
+            let pause = if known.is_some() { LOOK_EVERY } else { TRY_EVERY };
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
             match &known {
