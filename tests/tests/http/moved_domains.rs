@@ -287,7 +287,8 @@ async fn a_node_learns_of_hosts_that_another_registers() -> Result<()> {
     let client = at(&old, "sho.rt")?;
     create(&client, &json!({ "original_url": "https://other.example/", "custom_alias": alias })).await?;
     let target = Some("https://other.example/");
-    expect_leads(&old, &alias, &[("sho.rt", target), ("other.example", target)]).await?;
+    expect_leads(&old, &alias, &[("sho.rt", target), ("unknown.example", target)]).await?;
+    expect_problem(&from_host(&old, "other.example", &format!("/{alias}")).await?, 410)?;
     let new = store.start("new.example", "sho.rt,other.example").await.context("the second node")?;
     expect_leads(&new, &alias, &[("other.example", None)]).await?;
     eventually("the first node knows the host", async || {
