@@ -28,7 +28,7 @@ pub enum Cache {
 /// What is kept, of which link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheKey<'a> {
-    /// The domain's name; empty for the default one.
+    /// The domain's ID.
     pub domain: &'a str,
     /// The code or alias.
     pub code: &'a str,

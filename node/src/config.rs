@@ -24,7 +24,7 @@ use crate::kv::tikv::{TikvSettings, Tls};
 use crate::lease::LeaseSettings;
 use crate::limits::LimitRule;
 use crate::links::RedirectStatus;
-use crate::links::takedowns::{Order, meant};
+use crate::links::takedowns::Order;
 use crate::public_url::{BaseUrl, PublicUrls, UnknownHosts};
 use crate::traces::{OtlpEndpoint, TraceSettings};
 
@@ -451,6 +451,24 @@ pub enum ConfigError {
     },
 }
 
+/// Our hosts, on a node that listens on `listen_on`.
+fn public_urls(
+    base: BaseUrl,
+    further: &[String],
+    unknown_hosts: Option<UnknownHosts>,
+    listen_on: ListenOn,
+) -> Result<PublicUrls, ConfigError> {
+    let urls = PublicUrls::new(base, further).map_err(|problem| invalid("DOMAINS", problem))?;
+    let urls = match unknown_hosts {
+        Some(unknown_hosts) => urls.with_unknown_hosts(unknown_hosts),
+        None => urls,
+    };
+    Ok(match listen_on {
+        ListenOn::Address(address) if !address.ip().is_unspecified() => urls.at_address(address.ip()),
+        ListenOn::Address(_) | ListenOn::AllInterfaces { .. } => urls,
+    })
+}
+
 fn invalid(setting: &'static str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { setting, problem: problem.into() }
 }
@@ -474,8 +492,6 @@ impl Settings {
         match self.command.clone() {
             None => self.check().map(Box::new).map(Task::Serve),
             Some(command) => {
-                let public_urls =
-                    PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
                 let tls = parse::tls(self.tikv_ca, self.tikv_cert, self.tikv_key)?;
                 // No token is signed: no key is needed.
                 let database = database(self.database_url, tls, true)?;
@@ -485,8 +501,8 @@ impl Settings {
                     Command::Block { what } => (what, true),
                     Command::Unblock { what } => (what, false),
                 };
-                let takedown = meant(&what, &public_urls).map_err(|error| invalid("WHAT", error.to_string()))?;
-                Ok(Task::TakeDown(Order { takedown, is_blocked }, database))
+                let order = Order::new(&what, is_blocked).map_err(|error| invalid("WHAT", error.to_string()))?;
+                Ok(Task::TakeDown(order, database))
             }
         }
     }
@@ -522,11 +538,7 @@ impl Settings {
             key: self.redis_key,
         };
         let redis = redis_source.read()?;
-        let mut public_urls =
-            PublicUrls::new(self.base_url, &self.domains).map_err(|problem| invalid("DOMAINS", problem))?;
-        if let Some(unknown_hosts) = self.unknown_hosts {
-            public_urls = public_urls.with_unknown_hosts(unknown_hosts);
-        }
+        let public_urls = public_urls(self.base_url, &self.domains, self.unknown_hosts, listen_on)?;
         let traces = traces(self.otlp_endpoint, self.pod_name)?;
         let log = log(self.debug, self.log_level, self.log_format)?;
         Ok(Config {
@@ -684,7 +696,6 @@ fn database(database: Database, tls: Option<Tls>, has_secret_key: bool) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::takedowns::Takedown;
 
     fn check(args: &[&str]) -> Result<Config, String> {
         let args = std::iter::once("shortener-node").chain(args.iter().copied());
@@ -819,8 +830,8 @@ mod tests {
         assert!(matches!(task(&["shortener-node"]).unwrap(), Task::Serve(_)));
         assert!(task(&["shortener-node", "restore"]).is_err(), "the file is missing");
         let asked = task(&["shortener-node", "unblock", "evil.example"]).unwrap();
-        let Task::TakeDown(Order { takedown, is_blocked }, _) = asked else { panic!("{asked:?}") };
-        assert_eq!((takedown, is_blocked), (Takedown::Host("evil.example".to_owned()), false));
+        let Task::TakeDown(order, _) = asked else { panic!("{asked:?}") };
+        assert_eq!(Ok(order), Order::new("evil.example", false));
     }
 
     #[test]

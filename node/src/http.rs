@@ -48,6 +48,7 @@ use crate::ambient::Clock;
 use crate::cache::Cache;
 use crate::clicks::Clicks;
 use crate::config::Config;
+use crate::domains::Domains;
 use crate::kv::Kv;
 use crate::limits::Limits;
 use crate::limits::unknown_codes::UnknownCodes;
@@ -84,6 +85,8 @@ pub struct App {
     pub minter: Minter,
     /// Which formats of rows are known and written.
     pub formats: Formats,
+    /// Which host means which domain.
+    pub domains: Domains,
     /// Use-cases of links.
     pub links: Links,
     /// From codes to where they lead.

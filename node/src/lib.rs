@@ -32,6 +32,7 @@ pub mod resilience;
 
 pub mod ambient;
 pub mod cores;
+pub mod domains;
 pub mod invalid;
 pub mod keyed_hash;
 pub mod tls_files;

@@ -29,10 +29,10 @@ pub use shorten::Idempotency;
 use crate::ambient::Clock;
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
+use crate::domains::{Domains, Served, Unsettled};
 use crate::invalid::Invalid;
 use crate::kv::{Kv, KvError, Transaction};
 use crate::minter::{MintError, Minter};
-use crate::public_url::PublicUrls;
 use crate::store::StoreError;
 use crate::store::accounts::UserId;
 use crate::store::format::Formats;
@@ -44,7 +44,6 @@ use list::Lists;
 use request::Rules;
 use shorten::MINTS_MAX;
 use takedowns::Takedowns;
-use target_url::{OwnDomainError, OwnDomains};
 
 /// Why a link could not be made, read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +72,9 @@ pub enum LinkError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// What hosts mean is not known yet.
+    #[error(transparent)]
+    Unsettled(#[from] Unsettled),
 }
 
 impl From<KvError> for LinkError {
@@ -116,8 +118,7 @@ pub struct Links {
     lists: Lists,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
-    public_urls: PublicUrls,
-    own_domains: OwnDomains,
+    domains: Domains,
     takedowns: Takedowns,
     redirect_status: RedirectStatus,
     formats: Formats,
@@ -141,7 +142,7 @@ pub struct LinksParts {
     /// Links in the cache that nodes share, if they do.
     pub shared: Option<SharedLinks>,
     /// Our own hosts.
-    pub public_urls: PublicUrls,
+    pub domains: Domains,
     /// Hosts that no link may lead to.
     pub takedowns: Takedowns,
     /// The status of links that name none.
@@ -153,28 +154,13 @@ pub struct LinksParts {
 }
 
 impl Links {
-    /// The use-cases on these parts; fails when a host of ours is no host.
-    pub fn new(parts: LinksParts) -> Result<Self, OwnDomainError> {
-        let LinksParts { kv, clock, minter, cache, shared, public_urls, takedowns, redirect_status, formats, metrics } =
+    /// The use-cases on these parts.
+    pub fn new(parts: LinksParts) -> Self {
+        let LinksParts { kv, clock, minter, cache, shared, domains, takedowns, redirect_status, formats, metrics } =
             parts;
-        let own_domains = OwnDomains::new(public_urls.hosts().iter().map(String::as_str))?;
         let keys = Arc::new(OnceLock::new());
         let lists = Lists::new(kv.clone(), formats.clone());
-        Ok(Self {
-            kv,
-            clock,
-            minter,
-            keys,
-            lists,
-            cache,
-            shared,
-            public_urls,
-            own_domains,
-            takedowns,
-            redirect_status,
-            formats,
-            metrics,
-        })
+        Self { kv, clock, minter, keys, lists, cache, shared, domains, takedowns, redirect_status, formats, metrics }
     }
 
     /// What public IDs and management tokens are made with; fails until the store was reached.
@@ -220,9 +206,8 @@ impl Links {
         &self.lists
     }
 
-    fn rules(&self) -> Rules<'_> {
-        let Self { public_urls, own_domains, takedowns, redirect_status, .. } = self;
-        Rules { public_urls, own_domains, takedowns, redirect_status: *redirect_status }
+    fn rules<'a>(&'a self, served: &'a Served) -> Rules<'a> {
+        Rules { served, takedowns: &self.takedowns, redirect_status: self.redirect_status }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Puts a node together, serves until it is told to stop, and takes it apart again without losing anything.
 
+mod domains;
 mod files;
 mod files_in_use;
 mod followed;
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::domains::Settling;
 use crate::accounts::known_networks::NetworkTags;
 use crate::accounts::password::BCRYPT_COST;
 use crate::accounts::password_pool::{PasswordPool, PasswordPoolMetrics};
@@ -37,6 +39,7 @@ use crate::clicks::queue::{ClickQueue, ClickQueueReader};
 use crate::clicks::{self, ClickMetrics, ClickReader, ClickRows, ClickSettings, ClickStore, Clicks};
 use crate::config::{Config, Database, ListenOn};
 use crate::cores;
+use crate::domains::{Domains, RegistryFull};
 use crate::http::admin::{self, Admin};
 use crate::http::drawing::Drawing;
 use crate::http::guard::API_IN_FLIGHT_MAX;
@@ -126,6 +129,9 @@ pub enum RunError {
     /// The store failed at start, or holds what this program does not know.
     #[error("cannot run on this store")]
     Store(#[from] StoreError),
+    /// The registry of domains has no place for the hosts of the settings.
+    #[error(transparent)]
+    Domains(#[from] RegistryFull),
     /// The way to the node's Lease cannot be found.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -169,7 +175,7 @@ pub async fn run(
     let Orders { shutdown, .. } = orders;
     // A fleet whose nodes are replaced is to lose no create to one that has no IDs yet.
     tokio::select! {
-        () = app.minter.settled(SETTLE) => {}
+        _ = async { tokio::join!(app.minter.settled(SETTLE), app.domains.settled(SETTLE)) } => {}
         () = shutdown.cancelled() => {}
     }
     let ready = Arc::new(AtomicBool::new(true));
@@ -304,7 +310,8 @@ async fn assemble(
     let minter = start_minter(&config, &kv, &clock, &formats, registry).await?;
     settle_format(&config, &kv, &formats, &mut background).await;
     let local = Arc::new(LocalCache::new(config.local_cache_bytes, config.local_cache_ttl, Destination::weight));
-    let shared = share(&config, &kv, &minter, &clock, &local, &back_ends, &mut background)?;
+    let domains = settle_domains(&config, &kv, &local, &mut background).await?;
+    let shared = share(&config, &kv, (&minter, &domains), &clock, &local, &back_ends, &mut background)?;
     if let Some(settings) = config.lease.clone() {
         let redis = shared.as_ref().map(|shared| shared.redis.clone());
         let lease = OwnLease::new(settings, minter.clone(), kv.clone(), redis, formats.clone(), clock.clone()).await?;
@@ -319,8 +326,7 @@ async fn assemble(
     follow_takedowns(&config, &kv, &blocked, &mut background).await;
     let redis = shared.as_ref().map(|shared| &shared.redis);
     let in_use = InUse { config: &config, blocked_hosts: &blocked_hosts, countries: &countries, kv: &kv, redis };
-    let stops = background.shutdown.clone();
-    background.spawn(followed::follow(in_use.followed(), orders.read_files.subscribe(), stops));
+    background.spawn(followed::follow(in_use.followed(), orders.read_files.subscribe(), background.shutdown.clone()));
     let expiring = sweeper::table(config.analytics_retention_days);
     background.spawn(Sweeper::new(kv.clone(), clock.clone(), expiring).run(background.shutdown.clone()));
     let links = Links::new(LinksParts {
@@ -329,22 +335,21 @@ async fn assemble(
         minter: minter.clone(),
         cache: local.clone(),
         shared: shared.as_ref().map(|shared| shared.links.clone()),
-        public_urls: config.public_urls.clone(),
+        domains: domains.clone(),
         takedowns: blocked.clone(),
         redirect_status: config.redirect_status,
         formats: formats.clone(),
         metrics: LinkMetrics { mint_clashes },
     });
-    let links = links.map_err(|error| RunError::Start(error.to_string()))?;
     background.spawn(links.lists().indexer().clone().run(background.shutdown.clone()));
     let shared_links = shared.as_ref().map(|shared| shared.links.clone());
-    let resolve = Resolve::new(kv.clone(), clock.clone(), local, shared_links, config.cache_max_age);
-    let hot = shared.as_ref().map(|shared| keep_hot(&config, shared, &resolve, &clock, &mut background));
+    let resolve = Resolve::new(kv.clone(), clock.clone(), local, shared_links, domains.clone(), config.cache_max_age);
     let app = App {
+        hot: shared.as_ref().map(|shared| keep_hot(&config, shared, (&resolve, &domains), &clock, &mut background)),
+        domains,
         links,
         resolve,
         takedowns: blocked,
-        hot,
         accounts: start_accounts(&config, &kv, &clock, &minter, &formats, shared.as_ref(), registry)?,
         clicks,
         cache: cache_of(shared.as_ref(), &clock),
@@ -376,6 +381,22 @@ fn limits_of(shared: Option<&Shared>, clock: &Clock) -> Limits {
         Some(shared) => Limits::Redis(RedisLimits::new(shared.redis.clone(), alone)),
         None => Limits::Memory(alone),
     }
+}
+
+/// Brings the registry of domains in step with the settings before the first request, if the store answers, and follows it from then on.
+async fn settle_domains(
+    config: &Config,
+    kv: &Kv,
+    local: &Arc<LocalCache<Destination>>,
+    background: &mut Background,
+) -> Result<Domains, RunError> {
+    let domains = Domains::default();
+    let urls = config.public_urls.clone();
+    let settling = Settling { kv: kv.clone(), urls, domains: domains.clone(), local: local.clone() };
+    // Elapsed: it is done once the store answers.
+    let known = tokio::time::timeout(CONNECT, settling.begin()).await.unwrap_or(Ok(None))?;
+    background.spawn(settling.follow(known, background.shutdown.clone()));
+    Ok(domains)
 }
 
 /// Reads what is blocked before the first redirect, if the store answers, and follows it from then on.

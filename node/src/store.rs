@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod allocation;
 pub mod clicks;
+pub mod domains;
 pub mod format;
 #[cfg(test)]
 mod frozen;
@@ -77,10 +78,12 @@ pub enum Kind {
     Unindexed = b'v',
     /// The head and the segments of a user's search index: (bit-reversed user, number).
     SearchIndex = b'w',
+    /// Which domain a host means: (host).
+    Domain = b'x',
 }
 
 /// Every kind, with the name that it has in a backup.
-pub const KINDS: [(Kind, &str); 23] = [
+pub const KINDS: [(Kind, &str); 24] = [
     (Kind::Keyspace, "keyspace"),
     (Kind::Claim, "claim"),
     (Kind::HighWaterMark, "high_water_mark"),
@@ -104,6 +107,7 @@ pub const KINDS: [(Kind, &str); 23] = [
     (Kind::Takedown, "takedown"),
     (Kind::Unindexed, "unindexed"),
     (Kind::SearchIndex, "search_index"),
+    (Kind::Domain, "domain"),
 ];
 
 impl Kind {

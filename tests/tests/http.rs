@@ -13,6 +13,7 @@ mod http {
     mod lists;
     mod logs;
     mod metrics;
+    mod moved_domains;
     mod pages;
     mod problems;
     mod qr;

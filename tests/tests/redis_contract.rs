@@ -21,6 +21,7 @@ use shortener_node::cache::redis_cluster::{RedisCertificates, RedisCluster, Redi
 use shortener_node::cache::{Cache, CacheKey, Kept};
 use shortener_node::clicks::queue::{CLAIM_AFTER, ClickQueue, ClickQueueReader, STREAM_ENTRIES_MAX};
 use shortener_node::clicks::{ClickMetrics, ClickReader, ClickRows, ClickWriteError, CountriesNow, click_count};
+use shortener_node::domains::{Domains, Served, settle};
 use shortener_node::kv::Kv;
 use shortener_node::kv::embedded::Embedded;
 use shortener_node::limits::memory::MemoryLimits;
@@ -297,7 +298,10 @@ async fn a_change_on_one_node_is_forgotten_on_another_within_a_second() -> Resul
     let local = Arc::new(LocalCache::new(1 << 20, Duration::from_hours(1), Destination::weight));
     let public_urls = PublicUrls::new(BaseUrl::parse("http://localhost:8000").map_err(anyhow::Error::msg)?, &[]);
     let public_urls = public_urls.map_err(anyhow::Error::msg)?;
-    let coherence = Coherence::new(other.redis.clone(), links_of_other.clone(), local.clone(), public_urls);
+    let domains = Domains::default();
+    let settled = settle(&shortener_node::store::domains::Registry::new(), &[], &public_urls, clock.now())?;
+    domains.set(Served::new(&settled.registry, &public_urls).context("all hosts are registered")?);
+    let coherence = Coherence::new(other.redis.clone(), links_of_other.clone(), local.clone(), domains);
     let stops = other.stops.clone();
     other.tasks.push(tokio::spawn(coherence.follow(stops)));
     let know = async |code: &str| {

@@ -34,7 +34,7 @@ const PURPOSES: [&str; 3] = ["prefetch", "prerender", "preview"];
 /// Which link was clicked on. One value a link, shared by its clicks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClickedLink {
-    /// Its domain; "" is the default one.
+    /// The ID of its domain.
     pub domain: Box<str>,
     /// Its short code.
     pub code: Box<str>,

@@ -48,13 +48,13 @@ pub async fn summary(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let domain = named_domain(&app, params.domain.as_deref())?;
-    app.links.owned_at(owner, domain.as_str(), &code).await?;
-    let key = CacheKey { domain: domain.as_str(), code: &code, of: Kept::Summary };
+    app.links.owned_at(owner, &domain, &code).await?;
+    let key = CacheKey { domain: &domain, code: &code, of: Kept::Summary };
     let kept = if wants_fresh(&headers) { None } else { app.cache.get(&key).await };
     let json = match kept {
         Some(json) => json,
         None => {
-            let summary = clicks::summary(&app.kv, domain.as_str(), &code, app.clock.now()).await?;
+            let summary = clicks::summary(&app.kv, &domain, &code, app.clock.now()).await?;
             let json = Bytes::from(serde_json::to_vec(&summary).map_err(|error| ApiError::Internal(Arc::new(error)))?);
             app.cache.put(&key, json.clone(), SUMMARY_TTL).await;
             json

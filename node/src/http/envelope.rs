@@ -20,8 +20,8 @@ use super::error::{ApiError, Problem};
 use super::serve::Refusal;
 use super::{App, IN_FLIGHT_MAX, host, trace};
 use crate::ambient::{self, UnixMs};
+use crate::domains::Domain;
 use crate::invalid::FieldError;
-use crate::public_url::Domain;
 
 /// `X-Request-ID`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -74,8 +74,10 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     };
     let (span, mut response) = match admitted {
         Ok(domain) => {
-            let span = trace::begin(&app, &request, &domain);
-            request.extensions_mut().insert(domain);
+            let span = domain.as_ref().map_or_else(tracing::Span::none, |domain| trace::begin(&app, &request, domain));
+            if let Some(domain) = domain {
+                request.extensions_mut().insert(domain);
+            }
             (span.clone(), next.run(request).instrument(span).await)
         }
         Err(error) => (tracing::Span::none(), error.into_response()),
@@ -96,18 +98,19 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     response
 }
 
-/// The domain that a request is for, unless it is refused before anybody looks at its path.
-fn admit(app: &App, request: &Request) -> Result<Domain, ApiError> {
+/// The domain that a request is for, unless it is refused before anybody looks at its path. Health needs none.
+fn admit(app: &App, request: &Request) -> Result<Option<Domain>, ApiError> {
     if let Some(refusal) = request.extensions().get::<Refusal>() {
         return Err((*refusal).into());
     }
-    let urls = &app.config.public_urls;
     let named = host::named(request.version(), request.uri(), request.headers())?;
-    match urls.by_host(named.map(|authority| authority.as_str())) {
-        Some(domain) => Ok(domain.clone()),
-        // Load balancers and probes ask by address.
-        None if request.uri().path() == HEALTH_PATH => Ok(Domain::default_domain()),
-        None => Err(ApiError::NotFound("This host is not served here.")),
+    let domain = app.domains.now().map(|served| served.by_host(named.map(|authority| authority.as_str())).cloned());
+    match domain {
+        Ok(Some(domain)) => Ok(Some(domain)),
+        // Load balancers and probes ask by address, and whatever the store does.
+        _ if request.uri().path() == HEALTH_PATH => Ok(None),
+        Ok(None) => Err(ApiError::NotFound("This host is not served here.")),
+        Err(unsettled) => Err(unsettled.into()),
     }
 }
 

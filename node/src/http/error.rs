@@ -13,6 +13,7 @@ use super::host::HostError;
 use super::serve::{ConnectionLimits, Refusal};
 use crate::accounts::AccountError;
 use crate::accounts::password_pool::PasswordPoolError;
+use crate::domains::Unsettled;
 use crate::invalid::{FieldError, Invalid};
 use crate::kv::KvError;
 use crate::links::{LinkError, ResolveError};
@@ -45,6 +46,8 @@ pub enum ApiError {
     Expired,
     /// The link, or the host that it leads to, is blocked.
     Blocked,
+    /// The link leads back to this service.
+    Loop,
     /// The request's head is over the limits.
     HeadTooLarge,
     /// The request's version of HTTP is not spoken.
@@ -139,6 +142,11 @@ impl ApiError {
             Self::Blocked => {
                 let detail = "This link has been blocked by whoever runs this service.".to_owned();
                 (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "blocked", "Blocked", detail)
+            }
+            Self::Loop => {
+                let detail =
+                    "This link leads to an address of this service, where redirects might never end.".to_owned();
+                (StatusCode::GONE, "loop", "Leads back here", detail)
             }
             Self::HeadTooLarge => {
                 let detail = format!(
@@ -246,6 +254,12 @@ impl From<HostError> for ApiError {
     }
 }
 
+impl From<Unsettled> for ApiError {
+    fn from(error: Unsettled) -> Self {
+        Self::no_store(error)
+    }
+}
+
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(invalid)
@@ -289,6 +303,7 @@ impl From<LinkError> for ApiError {
             }
             LinkError::MintClashes => Self::Internal(Arc::new(error)),
             LinkError::Store(error) => error.into(),
+            LinkError::Unsettled(error) => error.into(),
         }
     }
 }
@@ -298,6 +313,7 @@ impl From<ResolveError> for ApiError {
         match error {
             ResolveError::Overloaded => Self::Unavailable("The store is busy.", RETRY_SOON, None),
             ResolveError::Deadline => Self::no_store(error),
+            ResolveError::Unsettled(error) => error.into(),
             ResolveError::Store(cause) => match &*cause {
                 StoreError::Kv(_) => Self::Unavailable("The store cannot be reached.", RETRY_SOON, Some(cause)),
                 StoreError::NewerFormat(_) | StoreError::NewerRow { .. } => {

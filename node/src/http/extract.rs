@@ -18,7 +18,6 @@ use crate::invalid::Invalid;
 use crate::limits::Subject;
 use crate::links::Manager;
 use crate::links::alias::could_be_code;
-use crate::public_url::Domain;
 use crate::store::accounts::UserId;
 
 /// What is said of a link that is not there, and of one that is somebody else's.
@@ -260,11 +259,11 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
     }
 }
 
-/// The domain that a query names.
-pub fn named_domain<'a>(app: &'a Arc<App>, name: Option<&str>) -> Result<&'a Domain, ApiError> {
-    let domain = app.config.public_urls.by_name(name.unwrap_or_default());
+/// The ID of the domain that a query names, be it answered or not: who has links there may look at them.
+pub fn named_domain(app: &App, name: Option<&str>) -> Result<String, ApiError> {
+    let served = app.domains.now()?;
     // Where the domain is not ours there is no link either.
-    domain.ok_or(ApiError::NotFound(NO_LINK))
+    served.id_of(name.unwrap_or_default()).map(str::to_owned).ok_or(ApiError::NotFound(NO_LINK))
 }
 
 /// The `Idempotency-Key`, if there is one.

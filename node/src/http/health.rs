@@ -72,7 +72,9 @@ pub struct Ids {
         (status = 503, description = "The store cannot be reached", body = Health),
     ))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    let Condition { is_up: reached, latency } = store(&app).await;
+    let Condition { is_up, latency } = store(&app).await;
+    // Until the registry of domains was read, nothing else is answered.
+    let reached = is_up && app.domains.now().is_ok();
     let (cache, can_mint) = (app.cache.condition(), app.minter.can_mint());
     let is_full = app.kv.is_full();
     let (code, status) = match (reached, cache.is_up && can_mint && !is_full) {

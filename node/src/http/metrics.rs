@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::IN_FLIGHT_MAX;
 use super::envelope::InFlight;
@@ -19,6 +19,8 @@ pub struct HttpMetrics {
     pub(super) in_flight: AtomicUsize,
     in_flight_gauge: IntGauge,
     requests: IntCounterVec,
+    /// Links that were not followed because they lead back to this service.
+    pub(super) loops: IntCounter,
     total: Histogram,
     local: Histogram,
     cache: Histogram,
@@ -51,9 +53,14 @@ impl HttpMetrics {
         let opts = Opts::new("shortener_http_requests_total", "Requests answered, by method, route and status.");
         let requests = IntCounterVec::new(opts, &["method", "route", "status"])?;
         registry.register(Box::new(requests.clone()))?;
+        let loops = IntCounter::new(
+            "shortener_redirect_loops_total",
+            "Requests for links that are not followed, because they lead to a host of this service.",
+        )?;
+        registry.register(Box::new(loops.clone()))?;
         let [total, local, cache, store] =
             ["total", "local", "cache", "store"].map(|stage| redirects.with_label_values(&[stage]));
-        Ok(Self { in_flight: AtomicUsize::new(0), in_flight_gauge, requests, total, local, cache, store })
+        Ok(Self { in_flight: AtomicUsize::new(0), in_flight_gauge, requests, loops, total, local, cache, store })
     }
 
     /// Counts a request in until the guard is dropped.

@@ -38,6 +38,11 @@ pub fn blocked() -> Response {
     html(include_str!("../../web/blocked.html"))
 }
 
+/// What a browser is shown for a link that leads back to this service.
+pub fn loops() -> Response {
+    html(include_str!("../../web/loop.html"))
+}
+
 /// A file of the page.
 pub async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
     let (kind, text) = match name.as_str() {

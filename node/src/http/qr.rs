@@ -138,12 +138,13 @@ pub async fn image(
 
 async fn found_or_drawn(app: &Arc<App>, meter: &mut Meter, code: &str, params: QrParams) -> Result<Response, ApiError> {
     let domain = named_domain(app, params.domain.as_deref())?;
-    app.links.at(domain.as_str(), code).await?.ok_or(ApiError::NotFound("There is no link with this code."))?;
-    let url = app.config.public_urls.short_url(domain.as_str(), code);
+    app.links.at(&domain, code).await?.ok_or(ApiError::NotFound("There is no link with this code."))?;
+    let url = app.domains.now()?.short_url(&domain, code);
     let QrParams { format, size, margin, ec, .. } = params;
     let (size, margin) = (size.unwrap_or(SIZE_DEFAULT), margin.unwrap_or(MARGIN_DEFAULT));
-    let variant = format!("{format:?}:{size}:{margin}:{ec:?}");
-    let key = CacheKey { domain: domain.as_str(), code, of: Kept::Qr(variant) };
+    // An image that was drawn before the domain had its host shows another one.
+    let variant = format!("{format:?}:{size}:{margin}:{ec:?}:{url}");
+    let key = CacheKey { domain: &domain, code, of: Kept::Qr(variant) };
     let image = match app.cache.get(&key).await {
         Some(image) => image,
         None => {

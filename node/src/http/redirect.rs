@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::App;
@@ -19,10 +20,12 @@ use super::error::ApiError;
 use super::short_path::code_of;
 use super::{list, pages};
 use crate::clicks::ClickEvent;
+use crate::domains::Domain;
 use crate::limits::Subject;
-use crate::links::link::Destination;
+use crate::links::link::{Destination, Hop};
+use crate::links::target_url::host_of;
 use crate::links::{RedirectStatus, ResolveError, Resolved, Waited};
-use crate::public_url::Domain;
+use crate::public_url::{UnknownHosts, without_port};
 
 /// Follows a short link. `HEAD` gives the same without counting as a person's click. A link with 307 or 308 redirects every other
 /// method too. What no code can hold at the end of the path is ignored.
@@ -34,7 +37,7 @@ use crate::public_url::Domain;
         (status = 307, description = "Temporary, same method", headers(("Location" = String))),
         (status = 308, description = "Permanent, same method", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
-        (status = 410, description = "Expired: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 410, description = "Expired, or it leads back to this service: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 451, description = "The link or its target's host is blocked: a page for browsers, a problem for others", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]
@@ -61,6 +64,10 @@ pub async fn follow(app: &App, request: &Parts, status: Option<RedirectStatus>) 
     let response = match resolved {
         Resolved::Hop(destination) => hop(app, &destination, request, address, status),
         Resolved::Expired(status) => not_there(request, Some(status), ApiError::Expired),
+        Resolved::Loop(status) => {
+            app.metrics.loops.inc();
+            not_there(request, Some(status), ApiError::Loop)
+        }
         Resolved::Unknown => {
             app.unknown_codes.count(Subject::of_address(address));
             not_there(request, None, ApiError::NotFound(UNKNOWN))
@@ -99,6 +106,10 @@ fn hop(
     if app.takedowns.block(hop) {
         return not_there(request, Some(hop.status), ApiError::Blocked);
     }
+    if app.config.public_urls.unknown_hosts() == UnknownHosts::Default && leads_back(request, hop) {
+        app.metrics.loops.inc();
+        return not_there(request, Some(hop.status), ApiError::Loop);
+    }
     let click = ClickEvent::new(app.clock.now(), hop.clicked.clone(), address, &request.method, &request.headers);
     app.clicks.record(click);
     if let Some(hot) = &app.hot {
@@ -110,6 +121,16 @@ fn hop(
     headers.insert(header::LOCATION, hop.location.clone());
     headers.insert(header::CACHE_CONTROL, app.resolve.cache_control(hop));
     response
+}
+
+/// Whether a link leads to the host that it was asked for at. That of our own hosts none does was seen to when it was read; but where any
+/// host means the default domain, any host is ours.
+fn leads_back(request: &Parts, hop: &Hop) -> bool {
+    let named = request.uri.authority().map(Authority::as_str);
+    let named = named.or_else(|| request.headers.get(header::HOST)?.to_str().ok());
+    let (Some(named), Ok(target)) = (named, hop.location.to_str()) else { return false };
+    let [host, target] = [without_port(named), host_of(target)].map(|host| host.strip_suffix('.').unwrap_or(host));
+    host.eq_ignore_ascii_case(target)
 }
 
 const UNKNOWN: &str = "There is no link with this code, or it is not active.";
@@ -143,6 +164,7 @@ fn not_there(request: &Parts, status: Option<RedirectStatus>, error: ApiError) -
     }
     let mut response = match (wants_page(&request.headers), &error) {
         (true, ApiError::Expired) => (StatusCode::GONE, pages::gone()).into_response(),
+        (true, ApiError::Loop) => (StatusCode::GONE, pages::loops()).into_response(),
         (true, ApiError::Blocked) => (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, pages::blocked()).into_response(),
         (true, _) => (StatusCode::NOT_FOUND, pages::not_found()).into_response(),
         (false, _) => error.into_response(),

@@ -13,10 +13,10 @@ use super::envelope::ProblemBody;
 use super::error::ApiError;
 use super::extract::{Caller, JsonBody, idempotency_key};
 use super::{App, redirect, schema};
+use crate::domains::Domain;
 use crate::invalid::Invalid;
 use crate::links::request::LinkRequest;
 use crate::links::{Idempotency, LinkError, RedirectStatus};
-use crate::public_url::Domain;
 
 /// A URL to shorten.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -55,10 +55,10 @@ pub async fn shorten(
     let idempotency =
         idempotency_key(&headers)?.map(|key| Idempotency::new(&caller.subject.to_string(), key, &body.bytes));
     // It can be followed on the domain that it was made on, and its answer points there.
-    let domain = domain.as_str().to_owned();
+    let domain = domain.host().to_owned();
     let request = LinkRequest { original_url: body.value.url, domain: Some(domain), ..LinkRequest::default() };
     let (at, _) = app.links.shorten(caller.user, request, idempotency).await.map_err(in_words_of_the_short_form)?;
-    let short_url = app.config.public_urls.short_url(&at.domain, &at.code);
+    let short_url = app.domains.now()?.short_url(&at.domain, &at.code);
     let location = format!("/shortener/url/{}", at.code);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(ShortenedUrl { id: at.code, short_url })))
 }
@@ -82,7 +82,7 @@ fn in_words_of_the_short_form(error: LinkError) -> LinkError {
     responses(
         (status = 301, description = "Follow `Location`", headers(("Location" = String))),
         (status = 404, description = "Unknown or not active", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
-        (status = 410, description = "Expired", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
+        (status = 410, description = "Expired, or it leads back to this service", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 451, description = "Blocked", content((ProblemBody<'_> = "application/problem+json"), (String = "text/html"))),
         (status = 503, description = "The store cannot be reached", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ))]

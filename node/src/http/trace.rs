@@ -19,7 +19,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{App, CREATE_ROUTES, REDIRECT_ROUTES, client_addr};
 use crate::ambient;
-use crate::public_url::Domain;
+use crate::domains::Domain;
 use crate::traces::{self, ROOT};
 
 /// Of so many redirects one begins a trace: enough to see where time goes, and a busy fleet's collector keeps up. All creates do: they
@@ -67,8 +67,7 @@ pub(super) fn begin(app: &App, request: &Request, domain: &Domain) -> Span {
     if !is_followed(kind, parent_is, u32::from_be_bytes(ambient::random())) {
         return Span::none();
     }
-    let urls = &app.config.public_urls;
-    let (host, port) = urls.host_and_port(domain);
+    let (host, port) = domain.host_and_port();
     let method = request.method().as_str();
     let span = tracing::info_span!(
         target: ROOT,
@@ -79,7 +78,7 @@ pub(super) fn begin(app: &App, request: &Request, domain: &Domain) -> Span {
         http.request.method = method,
         http.route = route,
         http.response.status_code = field::Empty,
-        url.scheme = urls.base().scheme(),
+        url.scheme = app.config.public_urls.base().scheme(),
         server.address = host,
         server.port = port,
         network.protocol.version = version(request.version()),

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::extract::{Asking, Caller, Id, JsonBody, Managing, NO_LINK, QueryOf, User, idempotency_key};
 use super::schema;
 use crate::clicks::click_counts;
+use crate::domains::Served;
 use crate::invalid::Invalid;
 use crate::links::Idempotency;
 use crate::links::link_keys::LinkKeys;
@@ -34,7 +35,7 @@ pub struct LinkBody {
     /// Its ID: 64 bits in decimal, which tell nothing.
     #[schema(example = "17350249120423936042")]
     id: String,
-    /// The domain it is on; empty for the default one.
+    /// The host of the domain it is on, or the last one that it had; empty for the default domain.
     domain: String,
     /// Its code or alias.
     #[schema(example = "q3XfZ0a")]
@@ -206,12 +207,12 @@ impl ListParams {
     }
 }
 
-fn body_of(app: &App, keys: &LinkKeys, at: LinkAddress, row: LinkRow, click_count: u64) -> LinkBody {
+fn body_of(served: &Served, keys: &LinkKeys, at: LinkAddress, row: LinkRow, click_count: u64) -> LinkBody {
     let LinkAddress { domain, code: short_code } = at;
     LinkBody {
         id: keys.public_id(row.id),
-        short_url: app.config.public_urls.short_url(&domain, &short_code),
-        domain,
+        short_url: served.short_url(&domain, &short_code),
+        domain: served.name_of(&domain).to_owned(),
         short_code,
         // As it is sent to those who follow it: rows of earlier releases hold what only browsers understand.
         original_url: encoded(&row.target).into_owned(),
@@ -229,8 +230,8 @@ fn body_of(app: &App, keys: &LinkKeys, at: LinkAddress, row: LinkRow, click_coun
 async fn with_clicks(app: &App, links: Vec<(LinkAddress, LinkRow)>) -> Result<Vec<LinkBody>, ApiError> {
     let addresses: Vec<(&str, &str)> = links.iter().map(|(at, _)| (at.domain.as_str(), at.code.as_str())).collect();
     let counts = click_counts(&app.kv, &addresses).await?;
-    let keys = app.links.keys()?;
-    Ok(links.into_iter().zip(counts).map(|((at, row), clicks)| body_of(app, keys, at, row, clicks)).collect())
+    let (keys, served) = (app.links.keys()?, app.domains.now()?);
+    Ok(links.into_iter().zip(counts).map(|((at, row), clicks)| body_of(&served, keys, at, row, clicks)).collect())
 }
 
 async fn one_with_clicks(app: &App, link: (LinkAddress, LinkRow)) -> Result<Json<LinkBody>, ApiError> {
@@ -258,7 +259,8 @@ pub async fn create(
     let (at, row) = app.links.shorten(caller.user, body.value.into(), idempotency).await?;
     let keys = app.links.keys()?;
     let management_token = row.owner.is_none().then(|| keys.management_token(row.id));
-    let link = body_of(&app, keys, at, row, 0);
+    let served = app.domains.now()?;
+    let link = body_of(&served, keys, at, row, 0);
     let location = format!("/api/v1/urls/{}", link.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(CreatedLink { link, management_token })))
 }

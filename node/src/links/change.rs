@@ -16,7 +16,8 @@ impl Links {
         id: u64,
         request: LinkChangeRequest,
     ) -> Result<(LinkAddress, LinkRow), LinkError> {
-        let change = request.check(self.rules(), self.clock.now())?;
+        let served = self.domains.now()?;
+        let change = request.check(self.rules(&served), self.clock.now())?;
         let _forgotten = self.forgotten_when_done(manager, id).await?;
         let changed = self.kv.transact(async |mut txn| {
             let (at, before) = self.managed(&txn, manager, id).await?;
@@ -85,7 +86,8 @@ impl Drop for ForgottenWhenDone<'_> {
             // change was not made after all, this link is read from the store until it is.
             shared.heard(&self.at, self.next_version);
         }
-        if let Some(domain) = self.links.public_urls.by_name(&self.at.domain) {
+        let Ok(served) = self.links.domains.now() else { return };
+        if let Some(domain) = served.by_id(&self.at.domain) {
             self.links.cache.forget(domain.index(), &self.at.code);
         }
     }

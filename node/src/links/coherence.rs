@@ -9,14 +9,14 @@ use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::RedisCluster;
 use crate::cache::redis_cluster::invalidations::{self, Cursor, Invalidation, News, POLL_INTERVAL};
 use crate::cache::redis_cluster::links::SharedLinks;
-use crate::public_url::PublicUrls;
+use crate::domains::Domains;
 
 /// Follows the stream of changes.
 pub struct Coherence {
     redis: RedisCluster,
     shared: SharedLinks,
     local: Arc<LocalCache<Destination>>,
-    public_urls: PublicUrls,
+    domains: Domains,
 }
 
 impl Coherence {
@@ -25,9 +25,9 @@ impl Coherence {
         redis: RedisCluster,
         shared: SharedLinks,
         local: Arc<LocalCache<Destination>>,
-        public_urls: PublicUrls,
+        domains: Domains,
     ) -> Self {
-        Self { redis, shared, local, public_urls }
+        Self { redis, shared, local, domains }
     }
 
     /// Until `shutdown`. While Redis is away, what is known runs out by its time to live.
@@ -57,10 +57,12 @@ impl Coherence {
         match news {
             News::Gap => self.local.clear(),
             News::Changed(changed) => {
+                // Until they are known, nothing is remembered of them.
+                let served = self.domains.now().ok();
                 for Invalidation { at, version } in &changed {
                     // Before it is forgotten: a read that begins after that must not find the old one in Redis.
                     self.shared.heard(at, *version);
-                    if let Some(domain) = self.public_urls.by_name(&at.domain) {
+                    if let Some(domain) = served.as_ref().and_then(|served| served.by_id(&at.domain)) {
                         self.local.forget(domain.index(), &at.code);
                     }
                 }

@@ -20,7 +20,7 @@ use crate::ambient::Clock;
 use crate::cache::redis_cluster::links::SharedLinks;
 use crate::cache::redis_cluster::{RedisCluster, RedisFailure, Script};
 use crate::clicks::ClickedLink;
-use crate::public_url::PublicUrls;
+use crate::domains::Domains;
 use crate::store::links::LinkAddress;
 
 /// How often counts go to Redis.
@@ -142,8 +142,8 @@ pub struct HotKeeper {
     pub shared: SharedLinks,
     /// What reads copies again.
     pub resolve: Resolve,
-    /// Whose domains.
-    pub public_urls: PublicUrls,
+    /// Which domains are answered.
+    pub domains: Domains,
     /// The clock.
     pub clock: Clock,
 }
@@ -199,7 +199,8 @@ impl HotKeeper {
     }
 
     async fn renew(&self, link: Arc<ClickedLink>) {
-        if let Some(domain) = self.public_urls.by_name(&link.domain) {
+        let Ok(served) = self.domains.now() else { return };
+        if let Some(domain) = served.by_id(&link.domain) {
             self.resolve.renew(domain, &link.code, RENEWED_BEFORE).await;
         }
     }

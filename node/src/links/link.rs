@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use super::target_url::encoded;
+use super::target_url::{OwnDomains, encoded};
 use crate::ambient::UnixMs;
 use crate::clicks::ClickedLink;
 use crate::store::links::LinkRow;
@@ -70,23 +70,29 @@ pub struct Hop {
 pub enum Destination {
     /// To a link that redirects, at least until it expires.
     Hop(Hop),
+    /// Back to this service, where the redirect might go round for ever; with the status that it would have.
+    Loop(RedirectStatus),
     /// Nowhere: no such link, an inactive or a deleted one.
     Nowhere,
 }
 
 impl Destination {
-    /// What the cache keeps of the row at (`domain`, `code`).
-    pub fn of(domain: &str, code: &str, row: Option<&LinkRow>, cache_max_age: Duration) -> Self {
+    /// What the cache keeps of the row at (`domain`, `code`), on a node that answers the hosts `answered`.
+    pub fn of(domain: &str, code: &str, row: Option<&LinkRow>, answered: &OwnDomains, cache_max_age: Duration) -> Self {
         let live = row.filter(|row| row.is_active && !row.is_deleted);
-        let hop = live.and_then(|row| {
+        let destination = live.and_then(|row| {
             let status = RedirectStatus::new(row.status)?;
+            // Refused when a link is made; but a host may become ours later.
+            if answered.include_host_of(&row.target) {
+                return Some(Self::Loop(status));
+            }
             // Rows of earlier releases hold what only browsers understand.
             let location = HeaderValue::from_str(&encoded(&row.target)).ok()?;
             let cache_control = cache_control(status, None, cache_max_age);
             let clicked = Arc::new(ClickedLink { domain: domain.into(), code: code.into() });
-            Some(Hop { location, status, clicked, expires_at: row.expires_at, cache_control })
+            Some(Self::Hop(Hop { location, status, clicked, expires_at: row.expires_at, cache_control }))
         });
-        hop.map_or(Self::Nowhere, Self::Hop)
+        destination.unwrap_or(Self::Nowhere)
     }
 
     /// Memory it takes, in bytes, about.
@@ -95,7 +101,7 @@ impl Destination {
             Self::Hop(hop) => {
                 hop.location.len() + hop.cache_control.len() + hop.clicked.domain.len() + hop.clicked.code.len()
             }
-            Self::Nowhere => 0,
+            Self::Loop(_) | Self::Nowhere => 0,
         };
         (size_of::<Self>() + text) as u64
     }
@@ -140,6 +146,38 @@ mod tests {
         check(302, Some(0), 60, "private, max-age=0");
         check(301, None, 0, "public, max-age=300");
         check(308, Some(90), 0, "public, max-age=90");
+    }
+
+    #[test]
+    fn a_link_back_to_this_service_leads_nowhere() {
+        let answered = OwnDomains::new(["sho.rt", "xn--bcher-kva.example"]);
+        let mut row = LinkRow {
+            id: 7,
+            owner: None,
+            target: String::new(),
+            status: 307,
+            title: None,
+            tags: Vec::new(),
+            is_active: true,
+            expires_at: None,
+            created_at: UnixMs(1),
+            updated_at: UnixMs(1),
+            version: 1,
+            is_alias: false,
+            is_deleted: false,
+        };
+        let mut of = |target: &str, is_active| {
+            (row.target, row.is_active) = (target.to_owned(), is_active);
+            Destination::of("", "abc", Some(&row), &answered, Duration::ZERO)
+        };
+        for target in ["https://sho.rt/x", "http://sho.rt.:8080/", "https://xn--bcher-kva.example/#x", "https://SHO.rt"]
+        {
+            assert!(matches!(of(target, true), Destination::Loop(status) if status.keeps_method()), "{target}");
+            assert!(matches!(of(target, false), Destination::Nowhere), "{target}");
+        }
+        for target in ["https://example.com/https://sho.rt/", "https://x.sho.rt/", "https://sho.rt.example/"] {
+            assert!(matches!(of(target, true), Destination::Hop(_)), "{target}");
+        }
     }
 
     #[test]

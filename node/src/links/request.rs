@@ -8,10 +8,10 @@ use super::alias::Alias;
 use super::invisible::{Invisible, trimmed};
 use super::link::RedirectStatus;
 use super::takedowns::Takedowns;
-use super::target_url::{OwnDomains, TargetUrl};
+use super::target_url::TargetUrl;
 use crate::ambient::UnixMs;
+use crate::domains::{Domain, Served};
 use crate::invalid::Invalid;
-use crate::public_url::{Domain, PublicUrls};
 
 /// Characters in a title.
 pub const TITLE_CHARS_MAX: usize = 200;
@@ -27,10 +27,8 @@ pub const EXPIRES_IN_MAX_S: u64 = 315_360_000;
 /// What the checks need to know of this node.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Our own hosts.
-    pub public_urls: &'a PublicUrls,
-    /// Our own hosts as targets, which would redirect to ourselves.
-    pub own_domains: &'a OwnDomains,
+    /// Our own hosts: the domains that a link may be on, and where none may lead.
+    pub served: &'a Served,
     /// Hosts that may not be shortened.
     pub takedowns: &'a Takedowns,
     /// The status of links that name none.
@@ -129,7 +127,7 @@ impl LinkRequest {
         let status = redirect_status.map(|status| invalid.check("redirect_status", status_of(status)));
         let title = title.map(|text| invalid.check("title", title_of(text)));
         let tags = invalid.check("tags", tags_of(tags.unwrap_or_default()));
-        let domain = invalid.check("domain", domain_of(domain.as_deref(), rules.public_urls));
+        let domain = invalid.check("domain", domain_of(domain.as_deref(), rules.served));
         invalid.into_result()?;
         // Every check that failed has left its error, so what is `None` from here on was not asked for.
         let (Some(target), Some(tags), Some(domain)) = (target, tags, domain) else { return Err(Invalid::default()) };
@@ -173,7 +171,7 @@ fn change<T, U>(asked: Change<T>, check: impl FnOnce(T) -> Option<U>) -> Change<
 }
 
 fn target(text: &str, rules: Rules<'_>) -> Result<TargetUrl, String> {
-    let target = TargetUrl::parse(text, rules.own_domains).map_err(|error| error.to_string())?;
+    let target = TargetUrl::parse(text, rules.served.ours()).map_err(|error| error.to_string())?;
     match rules.takedowns.block_host(target.host()) {
         true => Err("this host may not be shortened".to_owned()),
         false => Ok(target),
@@ -237,8 +235,8 @@ pub fn tidy_tag(tag: &str) -> String {
     ComposingNormalizerBorrowed::new_nfc().normalize(&spaced).into_owned()
 }
 
-fn domain_of(name: Option<&str>, public_urls: &PublicUrls) -> Result<Domain, &'static str> {
-    public_urls.by_name(name.unwrap_or_default()).cloned().ok_or("is not a domain of this service")
+fn domain_of(name: Option<&str>, served: &Served) -> Result<Domain, &'static str> {
+    served.by_name(name.unwrap_or_default()).cloned().ok_or("is not a domain of this service")
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::ambient::{Clock, UnixMs};
 use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::DEADLINE;
 use crate::cache::redis_cluster::links::{SharedLink, SharedLinks};
+use crate::domains::{Domain, Domains, Unsettled};
 use crate::kv::Kv;
-use crate::public_url::Domain;
 use crate::store::StoreError;
 use crate::store::links::{LinkAddress, LinkRow, decode_link, link_key};
 use crate::traces::STEP;
@@ -39,6 +39,8 @@ pub enum Resolved {
     Hop(Arc<Destination>),
     /// It did, with this status, until its time was over.
     Expired(RedirectStatus),
+    /// It leads back to this service, with this status.
+    Loop(RedirectStatus),
     /// No such code, or not active.
     Unknown,
 }
@@ -47,6 +49,7 @@ impl Resolved {
     fn of(destination: Arc<Destination>, now: UnixMs) -> Self {
         match &*destination {
             Destination::Nowhere => Self::Unknown,
+            Destination::Loop(status) => Self::Loop(*status),
             Destination::Hop(Hop { expires_at: Some(end), status, .. }) if *end <= now => Self::Expired(*status),
             Destination::Hop(_) => Self::Hop(destination),
         }
@@ -65,6 +68,9 @@ pub enum ResolveError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] Arc<StoreError>),
+    /// What hosts mean is not known yet.
+    #[error(transparent)]
+    Unsettled(#[from] Unsettled),
 }
 
 /// What of a redirect's time was spent waiting.
@@ -90,23 +96,25 @@ pub struct Resolve {
     clock: Clock,
     cache: Arc<LocalCache<Destination>>,
     shared: Option<SharedLinks>,
+    domains: Domains,
     reads: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     cache_max_age: Duration,
 }
 
 impl Resolve {
-    /// Resolves from `kv` through `cache` and, where nodes share one, `shared`; `cache_max_age` is what a CDN may keep of
+    /// Resolves from `kv` through `cache` and, where nodes share one, `shared`; a link to a host of `domains` leads nowhere; `cache_max_age` is what a CDN may keep of
     /// temporary redirects.
     pub fn new(
         kv: Kv,
         clock: Clock,
         cache: Arc<LocalCache<Destination>>,
         shared: Option<SharedLinks>,
+        domains: Domains,
         cache_max_age: Duration,
     ) -> Self {
         let [reads, waiting] = [STORE_READS_MAX, WAITING_MAX].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { kv, clock, cache, shared, reads, waiting, cache_max_age }
+        Self { kv, clock, cache, shared, domains, reads, waiting, cache_max_age }
     }
 
     /// What this process knows of a code without asking anybody.
@@ -163,7 +171,8 @@ impl Resolve {
                 row?
             }
         };
-        Ok(Destination::of(domain.as_str(), code, row.as_ref(), self.cache_max_age))
+        let served = self.domains.now()?;
+        Ok(Destination::of(domain.id(), code, row.as_ref(), served.answered(), self.cache_max_age))
     }
 
     /// What the shared cache says. A row that a newer release has written is a miss.
@@ -176,7 +185,7 @@ impl Resolve {
     /// What the store says, which the shared cache then keeps.
     async fn stored(&self, domain: &Domain, code: &str) -> Result<Option<LinkRow>, ResolveError> {
         let _permit = self.reads.try_acquire().map_err(|_| ResolveError::Overloaded)?;
-        let key = link_key(domain.as_str(), code);
+        let key = link_key(domain.id(), code);
         let get = tokio::time::timeout(STORE_DEADLINE, self.kv.get(&key));
         let bytes = get.await.map_err(|_| ResolveError::Deadline)?.map_err(|error| failed(error.into()))?;
         let row = bytes.as_deref().map(decode_link).transpose().map_err(failed)?;
@@ -197,7 +206,7 @@ impl Resolve {
 }
 
 fn address(domain: &Domain, code: &str) -> LinkAddress {
-    LinkAddress { domain: domain.as_str().to_owned(), code: code.to_owned() }
+    LinkAddress { domain: domain.id().to_owned(), code: code.to_owned() }
 }
 
 fn failed(error: StoreError) -> ResolveError {

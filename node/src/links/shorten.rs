@@ -72,7 +72,8 @@ impl Links {
         if let Some(first) = self.answered(idempotency.as_ref()).await? {
             return Ok(first);
         }
-        let new = request.check(self.rules(), self.clock.now())?;
+        let served = self.domains.now()?;
+        let new = request.check(self.rules(&served), self.clock.now())?;
         for _ in 0..MINTS_MAX {
             let (at, row) = self.draft(owner, &new)?;
             let made = self
@@ -148,7 +149,7 @@ impl Links {
             None => self.unreserved_code()?,
         };
         let now = self.clock.now();
-        let at = LinkAddress { domain: new.domain.as_str().to_owned(), code };
+        let at = LinkAddress { domain: new.domain.id().to_owned(), code };
         let row = LinkRow {
             id: self.minter.next_id()?.into(),
             owner,

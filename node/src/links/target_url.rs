@@ -143,34 +143,24 @@ impl fmt::Debug for TargetUrl {
     }
 }
 
-/// The host names that this service itself answers on; no target may lead there, whatever the port.
+/// Hosts of this service itself; whatever the port.
 #[derive(Clone, Debug, Default)]
 pub struct OwnDomains(HashSet<Host>);
 
-/// A name in the settings that is not a host.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a host name ({reason})")]
-pub struct OwnDomainError {
-    /// The name as it was given.
-    pub name: String,
-    /// What the URL parser says.
-    pub reason: ParseError,
-}
-
 impl OwnDomains {
-    /// From host names without a port: that of `BASE_URL` and each of `DOMAINS`.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, OwnDomainError> {
-        names.into_iter().map(own_domain).collect::<Result<_, _>>().map(Self)
+    /// From host names without a port. What is no host is left out: no URL leads there.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(names.into_iter().filter_map(|name| Host::parse(name).ok()).map(rootless).collect())
+    }
+
+    /// Whether a stored target leads to one of them.
+    pub fn include_host_of(&self, target: &str) -> bool {
+        Url::parse(target).is_ok_and(|url| url.host().is_some_and(|host| self.contains(&host)))
     }
 
     fn contains(&self, host: &Host<&str>) -> bool {
         self.0.contains(&rootless(host.to_owned()))
     }
-}
-
-fn own_domain(name: &str) -> Result<Host, OwnDomainError> {
-    let parsed = Host::parse(name).map_err(|reason| OwnDomainError { name: name.to_owned(), reason })?;
-    Ok(rootless(parsed))
 }
 
 /// The form in which own hosts are compared.

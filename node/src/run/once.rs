@@ -17,7 +17,7 @@ use crate::backup::{BackupError, back_up, restore};
 use crate::config::{Copying, Database};
 use crate::kv::embedded::OpenError;
 use crate::kv::{Kv, KvError};
-use crate::links::takedowns::Order;
+use crate::links::takedowns::{NoTakedown, Order};
 use crate::resilience::BackEndMetrics;
 use crate::store::StoreError;
 use crate::store::format::{Format, Formats};
@@ -53,6 +53,9 @@ pub enum OnceError {
     /// No node has used the store yet.
     #[error("the store has no keyspace yet: start a node first")]
     NoKeyspace,
+    /// It means nothing to this service.
+    #[error(transparent)]
+    NotOurs(#[from] NoTakedown),
     /// A node has the store for itself, and did not do it.
     #[error(
         "the node that uses the data directory does not carry out the order: is it of an earlier release, or does it hang?"
@@ -89,7 +92,7 @@ pub async fn take_down(order: &Order, database: &Database, clock: Clock) -> Resu
             let done = carry_out(order, &kv).await;
             let is_closed = kv.close(CLOSE_DEADLINE).await;
             background.stop().await;
-            done?;
+            done??;
             if !is_closed {
                 return Err(OnceError::NotClosed);
             }

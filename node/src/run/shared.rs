@@ -10,6 +10,7 @@ use crate::cache::local::LocalCache;
 use crate::cache::redis_cluster::RedisCluster;
 use crate::cache::redis_cluster::links::SharedLinks;
 use crate::config::{Config, RateLimits};
+use crate::domains::Domains;
 use crate::kv::Kv;
 use crate::limits::redis::SHARED_REQUESTS_MAX;
 use crate::links::Resolve;
@@ -32,7 +33,7 @@ pub(super) struct Shared {
 pub(super) fn share(
     config: &Config,
     kv: &Kv,
-    minter: &Minter,
+    (minter, domains): (&Minter, &Domains),
     clock: &Clock,
     local: &Arc<LocalCache<Destination>>,
     metrics: &BackEndMetrics,
@@ -50,7 +51,7 @@ pub(super) fn share(
     let redis = redis.map_err(|error| RunError::Start(error.to_string()))?;
     let (links, writes) = SharedLinks::new(redis.clone(), clock.clone());
     let stops = || background.shutdown.clone();
-    let coherence = Coherence::new(redis.clone(), links.clone(), local.clone(), config.public_urls.clone());
+    let coherence = Coherence::new(redis.clone(), links.clone(), local.clone(), domains.clone());
     let replay = Replay::new(kv.clone(), redis.clone(), links.clone());
     let tasks = [
         redis.clone().keep(stops()).boxed(),
@@ -68,7 +69,7 @@ pub(super) fn share(
 pub(super) fn keep_hot(
     config: &Config,
     Shared { redis, links: shared }: &Shared,
-    resolve: &Resolve,
+    (resolve, domains): (&Resolve, &Domains),
     clock: &Clock,
     background: &mut Background,
 ) -> Arc<HotLinks> {
@@ -78,7 +79,7 @@ pub(super) fn keep_hot(
         redis: redis.clone(),
         shared: shared.clone(),
         resolve: resolve.clone(),
-        public_urls: config.public_urls.clone(),
+        domains: domains.clone(),
         clock: clock.clone(),
     };
     background.spawn(keeper.run(background.shutdown.clone()));

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::once::OnceError;
 use crate::ambient::random;
 use crate::kv::Kv;
-use crate::links::takedowns::{Order, Takedowns};
+use crate::links::takedowns::{NoTakedown, Order, Takedowns};
 use crate::store::StoreError;
+use crate::store::domains::registry;
 use crate::store::takedowns::{delete_takedown, put_takedown, takedowns};
 
 /// How often a node looks. What is blocked is blocked everywhere within 5 s, with the time that a slow store takes to answer.
@@ -24,22 +25,30 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a command looks whether it has.
 const ORDER_POLL: Duration = Duration::from_millis(50);
-/// The folder of orders in a data directory.
-const FOLDER: &str = "orders";
+/// The folder of orders in a data directory. Its files are words; earlier releases had keys of rows in `orders`.
+const FOLDER: &str = "commands";
+/// What the name of an order ends with that nobody can carry out.
+const REFUSED: &str = "refused";
+/// What the name of an order ends with that is not written in full.
+const DRAFT: &str = "part";
 /// Orders that are carried out in one look.
 const ORDERS_MAX: usize = 100;
-/// The longest order that is read, in bytes: a domain and a code, or a host, in hexadecimal.
+/// The longest order that is read, in bytes: words in hexadecimal.
 const ORDER_BYTES_MAX: u64 = 2_048;
 
-/// Writes an order into the store.
-pub(super) async fn carry_out(order: &Order, kv: &Kv) -> Result<(), StoreError> {
+/// Writes an order into the store; gives why there is nothing that it could mean.
+pub(super) async fn carry_out(order: &Order, kv: &Kv) -> Result<Result<(), NoTakedown>, StoreError> {
     kv.transact(async |mut txn| {
         let now = txn.now();
+        let takedown = match order.takedown(&registry(&txn).await?) {
+            Ok(takedown) => takedown,
+            Err(refused) => return Ok((txn, Err(refused))),
+        };
         match order.is_blocked {
-            true => put_takedown(&mut txn, &order.takedown, now),
-            false => delete_takedown(&mut txn, &order.takedown),
+            true => put_takedown(&mut txn, &takedown, now),
+            false => delete_takedown(&mut txn, &takedown),
         }
-        Ok((txn, ()))
+        Ok((txn, Ok(())))
     })
     .await
 }
@@ -72,12 +81,20 @@ async fn carry_out_orders(kv: &Kv, directory: &Path) {
     let Ok(Ok(orders)) = tokio::task::spawn_blocking(move || orders(&folder)).await else { return };
     for (path, order) in orders {
         if let Some(order) = order {
-            if let Err(error) = carry_out(&order, kv).await {
-                // It stays, and is tried again.
-                tracing::warn!(%error, "an order to block could not be carried out");
-                return;
+            match carry_out(&order, kv).await {
+                Ok(Ok(())) => tracing::info!(is_blocked = order.is_blocked, "carried out an order to block"),
+                Ok(Err(_)) => {
+                    // Whoever left it finds it, and says so.
+                    let _ =
+                        tokio::task::spawn_blocking(move || std::fs::rename(&path, path.with_extension(REFUSED))).await;
+                    continue;
+                }
+                Err(error) => {
+                    // It stays, and is tried again.
+                    tracing::warn!(%error, "an order to block could not be carried out");
+                    return;
+                }
             }
-            tracing::info!(is_blocked = order.is_blocked, "carried out an order to block");
         } else {
             tracing::warn!("a file in the folder of orders is none and is deleted");
         }
@@ -89,11 +106,11 @@ async fn carry_out_orders(kv: &Kv, directory: &Path) {
 /// The orders in a folder: by the path, what the file says.
 fn orders(folder: &Path) -> io::Result<Vec<(PathBuf, Option<Order>)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)?.take(ORDERS_MAX) {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "part") {
-            continue;
-        }
+    let paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    // An order that waits has no extension.
+    let waiting = paths.filter(|path: &io::Result<PathBuf>| path.as_ref().is_ok_and(|path| path.extension().is_none()));
+    for path in waiting.take(ORDERS_MAX) {
+        let path = path?;
         let is_short = std::fs::symlink_metadata(&path).is_ok_and(|of| of.is_file() && of.len() <= ORDER_BYTES_MAX);
         let text = if is_short { std::fs::read_to_string(&path).ok() } else { None };
         found.push((path, text.as_deref().and_then(Order::parse)));
@@ -113,7 +130,10 @@ pub(super) async fn leave(directory: &Path, order: &Order) -> Result<(), OnceErr
         }
     };
     if tokio::time::timeout(ORDER_DEADLINE, carried_out).await.is_ok() {
-        return Ok(());
+        return match std::fs::remove_file(path.with_extension(REFUSED)) {
+            Ok(()) => Err(OnceError::NotOurs(order.refused())),
+            Err(_) => Ok(()),
+        };
     }
     std::fs::remove_file(&path).map_err(failed)?;
     Err(OnceError::NotCarriedOut)
@@ -122,7 +142,7 @@ pub(super) async fn leave(directory: &Path, order: &Order) -> Result<(), OnceErr
 /// Under another name until it is whole, for nobody but the owner to read.
 fn write(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let draft = path.with_extension("part");
+    let draft = path.with_extension(DRAFT);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(draft, path)
@@ -131,20 +151,23 @@ fn write(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::links::LinkAddress;
-    use crate::store::takedowns::Takedown;
 
     #[test]
     fn an_order_is_read_as_it_was_left_and_anything_else_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let code = Takedown::Code(LinkAddress { domain: "go.example.com".to_owned(), code: "promo".to_owned() });
-        let left = [(Takedown::Host("evil.example".to_owned()), true), (code, false)]
-            .map(|(takedown, is_blocked)| Order { takedown, is_blocked });
+        let left = [("evil.example", true), ("https://bücher.example/promo", false)]
+            .map(|(words, is_blocked)| Order::new(words, is_blocked).unwrap());
         for (name, order) in ["a", "b"].iter().zip(&left) {
             write(folder.path(), &folder.path().join(name), &order.to_text()).unwrap();
         }
-        for (name, text) in [("c", "block"), ("d", "block zz\n"), ("e", "hide 75\n"), ("f", ""), ("g.part", "block 75")]
-        {
+        for (name, text) in [
+            ("c", "block"),
+            ("d", "block zz\n"),
+            ("e", "hide 75\n"),
+            ("f", ""),
+            ("g.part", "block 75"),
+            ("h.refused", "block 75"),
+        ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let mut found = orders(folder.path()).unwrap();

@@ -72,7 +72,7 @@ pub struct ClickId {
 pub struct Click {
     /// When the redirect was answered.
     pub at: UnixMs,
-    /// The link's domain; "" is the default one.
+    /// The ID of the link's domain.
     pub domain: String,
     /// The link's short code.
     pub code: String,

@@ -11,6 +11,7 @@ use super::clicks::{
     Click, ClickId, CountingRow, Counts, Day, DayRow, Hour, HourRow, click_key, day_key, hour_key, salt_or_insert,
     total_key,
 };
+use super::domains::{HostRow, put_host};
 use super::format::Format;
 use super::idempotency::{IdempotencyRow, former_hashes, remember_answer};
 use super::invalidations::{InvalidationRow, invalidation_key};
@@ -85,6 +86,8 @@ fn write_link(txn: &mut Transaction) {
     put_takedown(txn, &takedown, NOON);
     put_head(txn, user(), Head::DownTo(300));
     insert_segment(txn, user(), 6, &Segment { links: vec![7, 300, u64::MAX], filter: vec![1, 0x80] });
+    let host = HostRow { domain: "go.example".to_owned(), registered_at: UnixMs(1), base_since: Some(NOON) };
+    put_host(txn, "sho.rt", &host);
 }
 
 fn write_account(txn: &mut Transaction) {

@@ -48,7 +48,7 @@ pub struct LinkRow {
 /// What a link is keyed by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LinkAddress {
-    /// The domain's name; empty for the default one.
+    /// The domain's ID; see [`crate::domains`].
     pub domain: String,
     /// The code or alias.
     pub code: String,

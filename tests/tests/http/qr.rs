@@ -164,7 +164,7 @@ async fn more_images_than_can_be_drawn_are_refused_and_redirects_go_on() -> Resu
 }
 
 /// What a phone's camera would read from a PNG, which must be a square of this side.
-fn read(answer: &Answer, side: u32) -> Result<String> {
+pub fn read(answer: &Answer, side: u32) -> Result<String> {
     let mut decoder = png::Decoder::new(Cursor::new(&answer.body));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let mut reader = decoder.read_info()?;

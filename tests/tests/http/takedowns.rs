@@ -26,8 +26,8 @@ fn node_of_its_own() -> NodeBuilder {
 /// Runs `shortener-node block` or `unblock` on the store of a node that runs.
 async fn order(database_url: &str, verb: &str, what: &str) -> Result<String> {
     let mut command = Command::new(node_program()?);
-    command.args([verb, what]).env("DATABASE_URL", database_url).env("BASE_URL", BASE_URL);
-    let ended = command.env("DOMAINS", "go.example.com").kill_on_drop(true).output().await.context("running it")?;
+    command.args([verb, what]).env("DATABASE_URL", database_url);
+    let ended = command.kill_on_drop(true).output().await.context("running it")?;
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     ensure!(ended.status.success() == said.contains("blocked"), "{verb} {what} ended with {}: {said}", ended.status);
     Ok(said)
@@ -77,8 +77,20 @@ async fn what_the_command_blocks_stops_redirecting_until_it_is_unblocked() -> Re
     order(&database_url, "unblock", &text(&by_code, "short_code")?).await?;
     until(&client, &host_path, 301).await?;
     until(&client, &code_path, 302).await?;
-    let wrong = order(&database_url, "block", "not a host").await?;
-    ensure!(wrong.lines().count() == 1 && wrong.contains("not a host"), "{wrong}");
+    for wrong in ["not a host", "https://unknown.example/promo"] {
+        let said = order(&database_url, "block", wrong).await?;
+        ensure!(said.lines().count() == 1 && said.contains(wrong), "{said}");
+    }
+    // A host means what it means to the nodes, whether it is in their settings now or not, and whether they run or not.
+    let renamed = node_of_its_own().setting("BASE_URL", "http://new.example").setting("DOMAINS", "sho.rt");
+    let node = started(renamed.data(node.stop().await?)).await?;
+    let client = node.client()?.with_header("host", "new.example");
+    order(&database_url, "block", &text(&by_code, "short_url")?).await?;
+    until(&client, &code_path, 451).await?;
+    let data = node.stop().await?;
+    order(&database_url, "block", &format!("https://go.example.com{code_path}")).await?;
+    let node = started(node_of_its_own().data(data)).await?;
+    send_with(&node.client()?, Method::GET, &code_path, ("host", "go.example.com")).await?.expect_status(451)?;
     node.stop().await?;
     Ok(())
 }

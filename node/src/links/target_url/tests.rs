@@ -6,7 +6,7 @@ use super::*;
 use TargetUrlError::{ControlOrSpace, OwnDomain, Scheme, TooLong, UserInfo};
 
 fn own() -> OwnDomains {
-    OwnDomains::new(["sho.rt", "Go.Example.COM.", "bücher.example", "203.0.113.7", "[2001:db8::7]"]).unwrap()
+    OwnDomains::new(["sho.rt", "Go.Example.COM.", "bücher.example", "203.0.113.7", "[2001:db8::7]"])
 }
 
 /// What kind of refusal is expected; the reason of a refused host is matched by a part of its text.
