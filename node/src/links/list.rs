@@ -164,7 +164,7 @@ impl Lists {
                         return Ok(Some(filling.page(true)));
                     }
                 }
-                if filling.is_enough() && !(ids.is_empty() && !found.has_more) {
+                if filling.is_enough() && (found.has_more || !ids.is_empty()) {
                     return Ok(Some(filling.page(true)));
                 }
             }

@@ -30,7 +30,9 @@ pub async fn candidates(
     let mut highest = Highest { below, most: CANDIDATES_MAX, links: Vec::new(), has_more: false };
     let is_whole = each_segment_of_whole(snapshot, owner, |_number, segment| {
         if Filter::from(segment.filter).may_hold(items) {
-            segment.links.into_iter().for_each(|link| highest.add(link));
+            for link in segment.links {
+                highest.add(link);
+            }
         }
     });
     match is_whole.await {

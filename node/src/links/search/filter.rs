@@ -46,8 +46,12 @@ impl Filter {
     pub fn of<'a>(links: impl IntoIterator<Item = &'a (LinkAddress, LinkRow)>) -> Self {
         let mut filter = Self(vec![0; FILTER_BYTES_MAX]);
         for (at, row) in links {
-            texts_of(at, row).for_each(|text| grams(&text).for_each(|gram| filter.add(Item::text(gram))));
-            row.tags.iter().for_each(|tag| filter.add(Item::tag(tag)));
+            for text in texts_of(at, row) {
+                grams(&text).map(Item::text).for_each(|item| filter.add(item));
+            }
+            for tag in &row.tags {
+                filter.add(Item::tag(tag));
+            }
         }
         while filter.0.len() > FILTER_BYTES_MIN {
             let half = filter.folded();

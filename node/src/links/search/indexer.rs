@@ -142,7 +142,9 @@ async fn cover(mut txn: Transaction, owner: UserId, after: Option<u64>) -> Resul
     let next = if page.len() == STEP_LINKS { ids.last().copied() } else { None };
     let unindexed = are_unindexed(txn.snapshot(), owner, &ids).await?;
     add(&mut txn, owner, &aside(move || segments(page, true)).await?);
-    unindexed.into_iter().for_each(|link| delete_unindexed(&mut txn, owner, link));
+    for link in unindexed {
+        delete_unindexed(&mut txn, owner, link);
+    }
     put_head(&mut txn, owner, next.map_or(Head::Whole, Head::DownTo));
     Ok((txn, false))
 }
@@ -170,13 +172,15 @@ async fn index(mut txn: Transaction, owner: UserId) -> Result<(Transaction, bool
             Revision::Shrunk(segment) => put_segment(&mut txn, owner, number, &segment),
             Revision::GivenUp(links) => {
                 delete_segment(&mut txn, owner, number);
-                links
-                    .into_iter()
-                    .for_each(|link| put_unindexed(&mut txn, owner, Unindexed { link, was_indexed: false }));
+                for link in links {
+                    put_unindexed(&mut txn, owner, Unindexed { link, was_indexed: false });
+                }
             }
         }
     }
-    done.into_iter().for_each(|link| delete_unindexed(&mut txn, owner, link));
+    for link in done {
+        delete_unindexed(&mut txn, owner, link);
+    }
     Ok((txn, false))
 }
 

@@ -65,7 +65,9 @@ impl World {
     async fn make(&mut self, links: Vec<(LinkAddress, LinkRow)>) {
         for batch in links.chunks(BATCH) {
             let made = self.kv.transact(async |mut txn| {
-                batch.iter().for_each(|(at, row)| insert_link(&mut txn, Format::NEWEST, at, row));
+                for (at, row) in batch {
+                    insert_link(&mut txn, Format::NEWEST, at, row);
+                }
                 Ok::<_, StoreError>((txn, ()))
             });
             made.await.unwrap();
