@@ -207,7 +207,11 @@ fn items(page: &Value) -> Result<Vec<Value>> {
 
 /// Text as it stands in a query.
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().flat_map(|byte| ['%', digit(byte >> 4), digit(byte & 0xf)]).collect()
+}
+
+fn digit(value: u8) -> char {
+    char::from_digit(value.into(), 16).unwrap_or_default()
 }
 
 fn ids(pages: &[Vec<Value>]) -> Result<Vec<String>> {
