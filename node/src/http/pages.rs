@@ -18,6 +18,19 @@ fn html(text: &'static str) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-cache")], Html(text)).into_response()
 }
 
+/// A page that says why a link is not followed: its title, and the file with what it says.
+macro_rules! notice {
+    ($title:literal, $says:literal) => {
+        concat!(
+            include_str!("../../web/notice_head.html"),
+            $title,
+            include_str!("../../web/notice_body.html"),
+            include_str!($says),
+            include_str!("../../web/notice_end.html")
+        )
+    };
+}
+
 /// The page at `/`.
 pub async fn index() -> Response {
     html(include_str!("../../web/index.html"))
@@ -25,22 +38,22 @@ pub async fn index() -> Response {
 
 /// What a browser is shown for a code that is not known.
 pub fn not_found() -> Response {
-    html(include_str!("../../web/not_found.html"))
+    html(notice!("Link not found", "../../web/not_found.html"))
 }
 
 /// What a browser is shown for a link that has expired.
 pub fn gone() -> Response {
-    html(include_str!("../../web/gone.html"))
+    html(notice!("Link expired", "../../web/gone.html"))
 }
 
 /// What a browser is shown for a link that is blocked.
 pub fn blocked() -> Response {
-    html(include_str!("../../web/blocked.html"))
+    html(notice!("Link blocked", "../../web/blocked.html"))
 }
 
 /// What a browser is shown for a link that leads back to this service.
 pub fn loops() -> Response {
-    html(include_str!("../../web/loop.html"))
+    html(notice!("Link leads back here", "../../web/loop.html"))
 }
 
 /// A file of the page.
