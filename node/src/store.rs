@@ -3,7 +3,7 @@
 //! A key is one prefix byte for its [`Kind`], then its parts in an order-preserving encoding ([`Key`]). A value is one
 //! version byte and then postcard; an old version stays readable for ever. A new version only adds fields at the end, so that a program
 //! reads the version after its own as well: it leaves out what it does not know. Such a row it never writes back. Which version is
-//! written is a matter of the keyspace's [`format`]. Rows are defined in one file a subject below this one; nothing outside `store`
+//! written is a matter of the keyspace's [`mod@format`]. Rows are defined in one file a subject below this one; nothing outside `store`
 //! builds a key.
 
 pub mod accounts;
