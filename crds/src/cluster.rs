@@ -5,6 +5,7 @@
 //! what is stricter is made of them by whoever uses them.
 
 mod autoscaling;
+mod bounds;
 mod config;
 mod exposure;
 mod pod;
@@ -62,6 +63,7 @@ const _: () =
         .message("metadata.name must begin with a letter, have only a-z, 0-9 and -, and at most 40 characters: pods are named after it")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schemars::transform::RecursiveTransform(bounds::bound_integers))]
 #[x_kube(
     validation = Rule::new("!has(self.ingress) || !has(self.httpRoute)")
         .message("spec.httpRoute: give spec.ingress or spec.httpRoute, not both"),

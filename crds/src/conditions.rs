@@ -55,6 +55,8 @@ names! {
         Pending,
         /// The spec makes no sense; the message says where.
         SpecInvalid,
+        /// This release of the operator does not understand the resource; the message names the field.
+        Unreadable,
         /// A Secret that the spec names is not there, or has not what it should.
         SecretMissing,
         /// As it should be.

@@ -55,6 +55,33 @@ fn no_number_has_a_format_that_the_api_server_does_not_know() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
+/// Beyond what a Rust type holds, one resource could not be read: neither by the operator nor by anybody else who uses these types.
+#[test]
+fn every_integer_has_the_bounds_of_its_type() {
+    let (mut integers, mut endless) = (0, Vec::new());
+    walk(&definition()["spec"]["versions"][0]["schema"], "", &mut |path, map| {
+        if map.get("type").and_then(Value::as_str) != Some("integer") {
+            return;
+        }
+        integers += 1;
+        let bound = |name: &str| map.get(name).and_then(Value::as_f64);
+        let is_within = |value: f64| (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value);
+        let is_bounded = match map.get("format").and_then(Value::as_str) {
+            // What the API server itself holds.
+            Some("int64") => true,
+            _ => {
+                map.contains_key("enum")
+                    || bound("minimum").is_some_and(is_within) && bound("maximum").is_some_and(is_within)
+            }
+        };
+        if !is_bounded {
+            endless.push(format!("{path}: {map:?}"));
+        }
+    });
+    assert!(integers > 50, "the schema was walked: {integers}");
+    assert!(endless.is_empty(), "{endless:?}");
+}
+
 /// Every field that we define, and not Kubernetes, is described.
 #[test]
 fn every_field_is_described() {

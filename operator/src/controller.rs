@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::runtime::controller::{Action, Controller};
+use kube::api::DynamicObject;
+use kube::runtime::controller::{self, Action, Controller};
 use kube::{Client, ResourceExt};
-use shortener_crds::ShortenerCluster;
+use shortener_crds::ShortenerClusterStatus;
 use shortener_crds::causes::Causes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ambient;
 use crate::execute::{ExecuteError, Executor};
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, Trigger, Watches, observe, resource};
-use crate::plan::{Defaults, Finalizer, Plan, PlanError, plan};
+use crate::observe::{ObserveError, Trigger, WatchedCluster, Watches, observe, read, resource};
+use crate::plan::{Defaults, NewStatus, Plan, PlanError, plan, plan_unreadable};
 use crate::scaling::Scaling;
 use crate::settled::Settled;
 
@@ -109,19 +110,28 @@ pub async fn run(context: Arc<Context>, visits: mpsc::Receiver<Trigger>, shutdow
         leads.changed().await.ok()?;
         Some(((), leads))
     });
-    let config = kube::runtime::controller::Config::default().concurrency(VISITS_AT_ONCE);
+    let config = controller::Config::default().concurrency(VISITS_AT_ONCE);
     // Clusters are watched where everything else is, so that all watches begin anew in one way.
-    let controller = Controller::for_stream(futures::stream::pending(), context.watches.clusters().clone())
+    let visiting = Controller::for_stream(futures::stream::pending(), context.watches.clusters().clone())
         .with_config(config)
         .reconcile_on(triggers)
         .reconcile_all_on(begins)
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(visit, after_failure, context);
-    // Failures were logged where they were counted.
-    controller.for_each(async |_| {}).await;
+        .run(visit, after_failure, context.clone());
+    let ended = async |visit: Result<_, controller::Error<VisitError, _>>| match visit {
+        // Nobody is there to be visited: the last that is heard of a resource that went.
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            let (namespace, name) = (gone.namespace.unwrap_or_default(), gone.name);
+            context.metrics.forget(&namespace, &name);
+            context.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace, name));
+        }
+        // Failures were logged where they were counted.
+        _ => {}
+    };
+    visiting.for_each(ended).await;
 }
 
-async fn visit(cluster: Arc<ShortenerCluster>, context: Arc<Context>) -> Result<Action, VisitError> {
+async fn visit(cluster: Arc<WatchedCluster>, context: Arc<Context>) -> Result<Action, VisitError> {
     if !*context.leads.borrow() {
         return Ok(Action::await_change());
     }
@@ -145,25 +155,31 @@ async fn visit_in_time(
     name: &str,
     gathered: &mut Duration,
 ) -> Result<Duration, VisitError> {
-    let Some((mut resource, mut planned)) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
+    let gone = || {
+        context.metrics.forget(namespace, name);
+        Ok(VISIT_TIMEOUT)
+    };
+    let Some(mut looked) = look(context, namespace, name).await? else { return gone() };
     // Deliveries of grants that are written down already do not wait.
-    let waiting = planned.deliveries.len();
-    if waiting > 0 && planned.status.is_some() {
+    let waiting = looked.plan.deliveries.len();
+    if waiting > 0 && looked.plan.status.is_some() {
         *gathered = batch_window(waiting);
         tokio::time::sleep(*gathered).await;
-        let Some(later) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
-        (resource, planned) = later;
+        let Some(later) = look(context, namespace, name).await? else { return gone() };
+        looked = later;
     }
-    let executed = context.executor.execute(&resource, &planned, &context.settled).await;
+    let Looked { object, known_status, plan: planned } = looked;
+    let executed = context.executor.execute(&object, &planned, &context.settled).await;
     // Whatever became of it: the next decision has to know what was seen, and reads from the Deployment what came of this one.
     if let Some(decided) = &planned.decided {
         context.scaling.decided(namespace, name, decided.clone());
     }
     executed?;
-    match &planned.status {
-        _ if planned.finalizer == Some(Finalizer::Remove) => context.metrics.forget(namespace, name),
-        Some(status) => context.metrics.wrote(namespace, name, status),
-        None => context.metrics.show(namespace, name, &resource.status.clone().unwrap_or_default()),
+    context.metrics.unreadable(namespace, name, known_status.is_none());
+    match (&planned.status, &known_status) {
+        (Some(NewStatus::Whole(status)), _) => context.metrics.wrote(namespace, name, status),
+        (_, Some(known)) => context.metrics.show(namespace, name, known),
+        (_, None) => {}
     }
     if !planned.is_empty() {
         tracing::debug!(
@@ -177,18 +193,34 @@ async fn visit_in_time(
     Ok(planned.look_again)
 }
 
+/// What was read and decided.
+struct Looked {
+    /// The resource as it was read.
+    object: DynamicObject,
+    /// Its status; none where the resource is not understood.
+    known_status: Option<ShortenerClusterStatus>,
+    plan: Plan,
+}
+
 /// Reads and thinks.
-async fn look(context: &Context, namespace: &str, name: &str) -> Result<Option<(ShortenerCluster, Plan)>, VisitError> {
-    let Some(resource) = resource(&context.client, namespace, name).await? else { return Ok(None) };
+async fn look(context: &Context, namespace: &str, name: &str) -> Result<Option<Looked>, VisitError> {
+    let Some(object) = resource(&context.client, namespace, name).await? else { return Ok(None) };
+    let resource = match read(&object) {
+        Ok(resource) => resource,
+        Err(why) => {
+            let plan = plan_unreadable(&object, &why, &ambient::now());
+            return Ok(Some(Looked { object, known_status: None, plan }));
+        }
+    };
     let observed =
         observe(&context.client, &context.watches, &context.settled, &context.scaling, &context.defaults, &resource)
             .await?;
-    let planned = plan(&resource, &observed, &ambient::now())?;
-    Ok(Some((resource, planned)))
+    let plan = plan(&resource, &observed, &ambient::now())?;
+    Ok(Some(Looked { object, known_status: Some(resource.status.unwrap_or_default()), plan }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over so")]
-fn after_failure(cluster: Arc<ShortenerCluster>, error: &VisitError, context: Arc<Context>) -> Action {
+fn after_failure(cluster: Arc<WatchedCluster>, error: &VisitError, context: Arc<Context>) -> Action {
     let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let outcome = error.outcome();
     let failures = {

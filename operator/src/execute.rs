@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::ambient;
 use crate::kinds::Kind;
 use crate::plan::allocate::Delivery;
 use crate::plan::resources::{Desired, FIELD_MANAGER, GENERATED_KEY, HAND_OVER_MANAGER, MANAGED_BY_LABEL};
-use crate::plan::{Event, FINALIZER, Finalizer, Plan, Unwanted};
+use crate::plan::{Event, FINALIZER, Finalizer, NewStatus, Plan, Unwanted};
 use crate::settled::Settled;
 
 /// How many grants are delivered at once.
@@ -75,12 +75,7 @@ impl Executor {
     }
 
     /// Does everything that the plan says, in its order.
-    pub async fn execute(
-        &self,
-        resource: &ShortenerCluster,
-        plan: &Plan,
-        settled: &Settled,
-    ) -> Result<(), ExecuteError> {
+    pub async fn execute(&self, resource: &DynamicObject, plan: &Plan, settled: &Settled) -> Result<(), ExecuteError> {
         let Plan {
             finalizer,
             status,
@@ -101,11 +96,7 @@ impl Executor {
         }
         // The ledger first: nothing is delivered that is not written down.
         if let Some(status) = status {
-            let written = ShortenerCluster { status: Some(status.clone()), ..resource.clone() };
-            let api: Api<ShortenerCluster> = Api::namespaced(self.client.clone(), &namespace);
-            let name = resource.name_any();
-            let replaced = api.replace_status(&name, &PostParams::default(), &written).await;
-            replaced.map_err(failed("write the status of", &name))?;
+            self.write_status(resource, status).await?;
         }
         // From here on the status has the news: they are told whatever becomes of the rest, or would never be.
         let done = async {
@@ -141,6 +132,34 @@ impl Executor {
         done
     }
 
+    /// Written only if the resource is as it was read.
+    async fn write_status(&self, resource: &DynamicObject, status: &NewStatus) -> Result<(), ExecuteError> {
+        let (api, name) = (self.clusters(resource), resource.name_any());
+        let failed =
+            |error: WriteError| ExecuteError { doing: "write the status of", what: name.clone(), source: error };
+        let written = match status {
+            NewStatus::Whole(status) => {
+                let mut written = resource.clone();
+                written.data["status"] = serde_json::to_value(status).map_err(|error| failed(error.into()))?;
+                api.replace_status(&name, &PostParams::default(), &written).await
+            }
+            NewStatus::Conditions(conditions, generation) => {
+                let patch = json!({
+                    "metadata": {"uid": resource.uid(), "resourceVersion": resource.resource_version()},
+                    "status": {"conditions": conditions, "observedGeneration": generation},
+                });
+                api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await
+            }
+        };
+        written.map(|_| ()).map_err(|error| failed(error.into()))
+    }
+
+    /// The resources beside this one.
+    fn clusters(&self, resource: &DynamicObject) -> Api<DynamicObject> {
+        let kind = ApiResource::erase::<ShortenerCluster>(&());
+        Api::namespaced_with(self.client.clone(), &resource.namespace().unwrap_or_default(), &kind)
+    }
+
     /// Lets a field stay that only we have set and no longer want to: the API server would put it back to its default, one node.
     /// Without force: who has changed it meanwhile is right.
     async fn hand_over(&self, namespace: &str, name: &str, size: i32) -> Result<(), ExecuteError> {
@@ -150,15 +169,14 @@ impl Executor {
         patched.map(|_| ()).map_err(failed("hand over the size of the Deployment", name))
     }
 
-    async fn set_scale(&self, resource: &ShortenerCluster, size: i32) -> Result<(), ExecuteError> {
-        let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
-        let api: Api<ShortenerCluster> = Api::namespaced(self.client.clone(), &namespace);
+    async fn set_scale(&self, resource: &DynamicObject, size: i32) -> Result<(), ExecuteError> {
+        let (api, name) = (self.clusters(resource), resource.name_any());
         let patch = json!({"metadata": {"uid": resource.uid()}, "spec": {"replicas": size}});
         let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(|_| ()).map_err(failed("set the scale of", &name))
     }
 
-    async fn set_finalizers(&self, resource: &ShortenerCluster, with_ours: bool) -> Result<(), ExecuteError> {
+    async fn set_finalizers(&self, resource: &DynamicObject, with_ours: bool) -> Result<(), ExecuteError> {
         let others = resource.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
         let finalizers: Vec<_> = others.chain(with_ours.then(|| FINALIZER.to_owned())).collect();
         let patch = json!({"metadata": {
@@ -166,9 +184,7 @@ impl Executor {
             "uid": resource.uid(),
             "resourceVersion": resource.resource_version(),
         }});
-        let api: Api<ShortenerCluster> =
-            Api::namespaced(self.client.clone(), &resource.namespace().unwrap_or_default());
-        let name = resource.name_any();
+        let (api, name) = (self.clusters(resource), resource.name_any());
         let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
         gone(patched.map(|_| ())).map_err(failed("set the finalizer of", &name))
     }
@@ -241,7 +257,8 @@ impl Executor {
     }
 
     /// Events are news for people: one that cannot be told is logged and is no reason to do anything again.
-    async fn tell(&self, resource: &ShortenerCluster, events: &[Event]) {
+    async fn tell(&self, resource: &DynamicObject, events: &[Event]) {
+        let about = resource.object_ref(&ApiResource::erase::<ShortenerCluster>(&()));
         for Event { is_warning, reason, message } in events {
             let event = ApiEvent {
                 type_: if *is_warning { EventType::Warning } else { EventType::Normal },
@@ -250,7 +267,7 @@ impl Executor {
                 action: "Reconcile".to_owned(),
                 secondary: None,
             };
-            if let Err(error) = self.recorder.publish(&event, &resource.object_ref(&())).await {
+            if let Err(error) = self.recorder.publish(&event, &about).await {
                 tracing::warn!(error = %Causes(&error), reason, "cannot publish an event");
             }
         }

@@ -44,6 +44,7 @@ pub struct Metrics {
     grants: IntGaugeVec,
     nodes: IntGaugeVec,
     condition: IntGaugeVec,
+    unreadable: IntGaugeVec,
 }
 
 impl Metrics {
@@ -88,6 +89,10 @@ impl Metrics {
                 "1 while a condition of the cluster is True.",
                 &[OF_CLUSTER[0], OF_CLUSTER[1], "condition"],
             )?,
+            unreadable: gauge(
+                "shortener_operator_unreadable",
+                "1 while this release of the operator does not understand the resource.",
+            )?,
         })
     }
 
@@ -125,9 +130,19 @@ impl Metrics {
         }
     }
 
+    /// Whether the resource of a cluster is not understood: what else is shown of it is what was known last.
+    pub fn unreadable(&self, namespace: &str, name: &str, unreadable: bool) {
+        self.unreadable.with_label_values(&[namespace, name]).set(unreadable.into());
+        if unreadable {
+            self.condition.with_label_values(&[namespace, name, ConditionType::Ready.as_str()]).set(0);
+        }
+    }
+
     /// Shows nothing of any cluster: somebody else works, and what was true is not.
     pub fn forget_all(&self) {
-        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants, &self.nodes, &self.condition] {
+        let all =
+            [&self.next_block, &self.blocks_remaining, &self.grants, &self.nodes, &self.condition, &self.unreadable];
+        for gauge in all {
             gauge.reset();
         }
     }
@@ -135,7 +150,7 @@ impl Metrics {
     /// Shows nothing of a cluster that is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
         // What is not there cannot be removed, and need not be.
-        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants] {
+        for gauge in [&self.next_block, &self.blocks_remaining, &self.grants, &self.unreadable] {
             let _ = gauge.remove_label_values(&[namespace, name]);
         }
         for state in ["wanted", "ready"] {

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::PartialObjectMeta;
+use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
 use shortener_crds::ShortenerCluster;
 use shortener_crds::cluster::LivePod;
@@ -23,7 +24,7 @@ use crate::plan::validate::validate;
 use crate::plan::{Defaults, Observed, Owned};
 use crate::scaling::{Scaling, warm};
 use crate::settled::Settled;
-pub use watches::{Scope, Trigger, Watches};
+pub use watches::{Scope, Trigger, WatchedCluster, Watches};
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +53,18 @@ pub enum ObserveError {
     },
 }
 
-/// The resource as it is now; none when it is gone.
-pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Option<ShortenerCluster>, ObserveError> {
-    let api: Api<ShortenerCluster> = Api::namespaced(client.clone(), namespace);
+/// The resource as it is now, whatever it says; none when it is gone.
+pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Option<DynamicObject>, ObserveError> {
+    let kind = ApiResource::erase::<ShortenerCluster>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
     let failed = |source| ObserveError::Resource { namespace: namespace.to_owned(), name: name.to_owned(), source };
     api.get_opt(name).await.map_err(failed)
+}
+
+/// A resource as this release understands it; else the field that it does not understand, and why.
+pub fn read(object: &DynamicObject) -> Result<ShortenerCluster, String> {
+    let object = serde_json::to_value(object).map_err(|error| error.to_string())?;
+    serde_path_to_error::deserialize(object).map_err(|error| format!("{}: {}", error.path(), error.inner()))
 }
 
 /// Everything else that a plan needs to know.
@@ -71,18 +79,20 @@ pub async fn observe(
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
     let pods = watches.pods().state();
     let of_cluster = || pods.iter().filter(|pod| belongs(&***pod, &namespace, &name));
+    let readable = || of_cluster().filter_map(|pod| pod.0.as_ref().ok());
     let warm = resource
         .spec
         .autoscaling
         .as_ref()
-        .map_or(0, |autoscaling| warm(of_cluster().map(|pod| &**pod), autoscaling, &ambient::now()).len());
+        .map_or(0, |autoscaling| warm(readable(), autoscaling, &ambient::now()).len());
     let pods: BTreeMap<_, _> = of_cluster().filter_map(|pod| live_pod(pod)).collect();
     let leases: Vec<_> = watches
         .leases()
         .state()
         .iter()
-        .filter(|lease| belongs(&***lease, &namespace, &name))
-        .map(|lease| (**lease).clone())
+        .filter_map(|lease| lease.0.as_ref().ok())
+        .filter(|lease| belongs(*lease, &namespace, &name))
+        .cloned()
         .collect();
     let owned = watches.owned();
     let kinds: BTreeSet<Kind> = owned.keys().copied().collect();
@@ -108,9 +118,11 @@ pub fn belongs(object: &impl ResourceExt, namespace: &str, cluster: &str) -> boo
     object.namespace().as_deref() == Some(namespace) && labelled.is_some_and(|name| name == cluster)
 }
 
-fn live_pod(pod: &Pod) -> Option<(PodUid, LivePod)> {
-    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+/// A pod that cannot be read is alive all the same: what it was granted is not free.
+fn live_pod(pod: &DeserializeGuard<Pod>) -> Option<(PodUid, LivePod)> {
+    let status = pod.0.as_ref().ok().and_then(|pod| pod.status.as_ref());
+    let ip = status.and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
+    let phase = status.and_then(|status| status.phase.as_deref());
     let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
     let created_at = pod.creation_timestamp().map(|time| time.0);
     Some((PodUid(pod.uid()?), LivePod { name: pod.name_any(), ip, created_at, has_ended }))

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
@@ -25,7 +25,7 @@ use allocate::{Allocated, Delivery, NodeLease, allocate_from};
 use autoscale::{Decided, Decision, Fleet, Seen};
 use format::format_to_raise_to;
 use resources::{Desired, HASH_ANNOTATION, Inputs, build_all, is_as_wanted};
-use status::{Facts, Rollout, events, status_of, status_of_invalid};
+use status::{Facts, Rollout, conditions_of_unreadable, events, status_of, status_of_invalid};
 use validate::{Replicas, ValidatedCluster, validate};
 
 /// Keeps a resource until the operator has seen its deletion.
@@ -107,13 +107,22 @@ pub struct Unwanted {
     pub uid: String,
 }
 
+/// What becomes of the status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewStatus {
+    /// It is replaced.
+    Whole(Box<ShortenerClusterStatus>),
+    /// Only the conditions are, and the generation that they are of: the rest is of a release that this one does not understand.
+    Conditions(Vec<Condition>, Option<i64>),
+}
+
 /// What is to be done, in this order.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Whether the finalizer is to be put there; then nothing else is done before the next visit.
     pub finalizer: Option<Finalizer>,
     /// The new status, written only if the resource is as it was read.
-    pub status: Option<ShortenerClusterStatus>,
+    pub status: Option<NewStatus>,
     /// What Leases are to say, once the status is written.
     pub deliveries: Vec<Delivery>,
     /// The Secret to generate, if it is not there.
@@ -162,7 +171,8 @@ pub struct Secrets {
 pub fn plan(resource: &ShortenerCluster, observed: &Observed, now: &Time) -> Result<Plan, PlanError> {
     let has_finalizer = resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     if resource.meta().deletion_timestamp.is_some() {
-        return Ok(farewell(resource, has_finalizer));
+        let deletes = resource.spec.deletion_policy == DeletionPolicy::Delete && resource.spec.secret_key_ref.is_none();
+        return Ok(farewell(&resource.name_any(), has_finalizer, deletes));
     }
     if !has_finalizer {
         return Ok(Plan { finalizer: Some(Finalizer::Add), look_again: LOOK_AGAIN, ..Plan::default() });
@@ -177,12 +187,33 @@ pub fn plan(resource: &ShortenerCluster, observed: &Observed, now: &Time) -> Res
     }
 }
 
+/// Decides on a resource that this release does not understand: `why` names the field. Its nodes go on as they are, and nothing but its
+/// conditions is written.
+pub fn plan_unreadable(object: &DynamicObject, why: &str, now: &Time) -> Plan {
+    let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if object.metadata.deletion_timestamp.is_some() {
+        let says = |pointer: &str, value: &str| object.data.pointer(pointer).and_then(Value::as_str) == Some(value);
+        let deletes = says("/spec/deletionPolicy", "Delete") && object.data.pointer("/spec/secretKeyRef").is_none();
+        return farewell(&object.name_any(), has_finalizer, deletes);
+    }
+    let conditions = object.data.pointer("/status/conditions").cloned().unwrap_or_default();
+    // What is no list of conditions is told anew.
+    let old: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
+    let generation = object.metadata.generation;
+    let new = conditions_of_unreadable(&old, why, generation, now);
+    let mut plan = Plan { look_again: LOOK_AGAIN_INVALID, ..Plan::default() };
+    if new != old {
+        plan.events = events(&old, &new);
+        plan.status = Some(NewStatus::Conditions(new, generation));
+    }
+    plan
+}
+
 /// What is owned goes by its owner references. The generated Secret has none, so that it can stay.
-fn farewell(resource: &ShortenerCluster, has_finalizer: bool) -> Plan {
-    let deletes = resource.spec.deletion_policy == DeletionPolicy::Delete && resource.spec.secret_key_ref.is_none();
+fn farewell(name: &str, has_finalizer: bool, deletes_secret: bool) -> Plan {
     Plan {
         finalizer: has_finalizer.then_some(Finalizer::Remove),
-        delete_secret: (has_finalizer && deletes).then(|| format!("{}-secret", resource.name_any())),
+        delete_secret: (has_finalizer && deletes_secret).then(|| format!("{name}-secret")),
         look_again: LOOK_AGAIN_INVALID,
         ..Plan::default()
     }
@@ -254,7 +285,7 @@ impl Plan {
         let old = resource.status.clone().unwrap_or_default();
         if status != old {
             self.events.extend(events(&old.conditions, &status.conditions));
-            self.status = Some(status);
+            self.status = Some(NewStatus::Whole(Box::new(status)));
         }
         self
     }
@@ -436,6 +467,37 @@ mod tests {
     }
 
     #[test]
+    fn of_a_resource_that_is_not_understood_only_the_conditions_are_written_and_it_can_go() {
+        let object = |patch: &Value| {
+            let mut object = json!({
+                "apiVersion": "shortener.dev/v1alpha1", "kind": "ShortenerCluster",
+                "metadata": {"name": "main", "generation": 3, "finalizers": [FINALIZER]},
+                "spec": {"deletionPolicy": "Delete", "autoscaling": {"mode": "a later one"}},
+                "status": {"url": "https://sho.rt", "conditions": [
+                    {"type": "Ready", "status": "True", "reason": "AsWanted", "message": "2 of 2 nodes are ready",
+                     "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2},
+                ]},
+            });
+            json_patch::merge(&mut object, patch);
+            serde_json::from_value::<DynamicObject>(object).unwrap()
+        };
+        let told = plan_unreadable(&object(&json!({})), "spec.autoscaling.mode: unknown variant", &now());
+        let Some(NewStatus::Conditions(conditions, Some(3))) = &told.status else { panic!("conditions: {told:?}") };
+        let [ready] = &conditions[..] else { panic!("one condition: {conditions:?}") };
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Unreadable"));
+        assert!(ready.message.contains("spec.autoscaling.mode"), "{}", ready.message);
+        assert_eq!(told.events.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["Unreadable"]);
+        assert!(told.apply.is_empty() && told.delete.is_empty() && told.finalizer.is_none());
+        let known = object(&json!({"status": {"conditions": conditions}}));
+        let again = plan_unreadable(&known, "spec.autoscaling.mode: unknown variant", &now());
+        assert!(again.is_empty(), "it is told once: {again:?}");
+        let going = object(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        let going = plan_unreadable(&going, "spec.autoscaling.mode: unknown variant", &now());
+        assert_eq!(going.finalizer, Some(Finalizer::Remove));
+        assert_eq!(going.delete_secret.as_deref(), Some("main-secret"));
+    }
+
+    #[test]
     fn nothing_is_built_before_every_secret_is_there() {
         let generating = plan(&visited(&json!({})), &observed(&[]), &now()).unwrap();
         assert_eq!(generating.generate_secret.as_deref(), Some("main-secret"));
@@ -499,6 +561,7 @@ mod tests {
             let object = serde_json::from_value(deployment).unwrap();
             seen.owned.push(Owned { kind: Kind::Deployment, object, is_settled: true });
             let status = plan(&visited(&patch), &seen, &now()).unwrap().status.unwrap();
+            let NewStatus::Whole(status) = status else { panic!("the whole status: {status:?}") };
             let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
             (ready.status, ready.reason, ready.message)
         };

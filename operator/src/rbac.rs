@@ -38,7 +38,12 @@ pub fn in_watched_namespaces() -> Vec<Rule> {
             &["shortenerclusters"],
             &["get", "list", "watch", "patch"],
         ),
-        rule("write the status and the ledger of IDs in it", &ours, &["shortenerclusters/status"], &["update"]),
+        rule(
+            "write the status and the ledger of IDs in it; patch the conditions alone where the rest is not understood",
+            &ours,
+            &["shortenerclusters/status"],
+            &["update", "patch"],
+        ),
         rule(
             "name the resource as the owner that blocks its own deletion (OwnerReferencesPermissionEnforcement)",
             &ours,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use shortener_crds::ShortenerCluster;
 use shortener_crds::cluster::{Autoscaling, AutoscalingMode};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ambient;
 use crate::measure::{Measurements, Nodes};
-use crate::observe::{Trigger, belongs};
+use crate::observe::{Trigger, WatchedCluster, belongs};
 use crate::plan::autoscale::{Decided, Measured, Seen};
 
 /// How often it is looked whose turn it is.
@@ -74,8 +75,8 @@ impl Scaling {
     /// Measures until `shutdown`, while this operator leads.
     pub async fn keep(
         self: Arc<Self>,
-        clusters: Store<ShortenerCluster>,
-        pods: Store<Pod>,
+        clusters: Store<WatchedCluster>,
+        pods: Store<DeserializeGuard<Pod>>,
         visits: mpsc::Sender<Trigger>,
         leads: watch::Receiver<bool>,
         shutdown: CancellationToken,
@@ -88,31 +89,36 @@ impl Scaling {
                 self.clusters().clear();
                 continue;
             }
-            for cluster in self.due(&clusters.state()) {
+            for watched in self.due(&clusters.state()) {
                 let (this, pods, visits, turns) = (self.clone(), pods.clone(), visits.clone(), turns.clone());
                 asking.spawn(async move {
                     // It is never closed.
                     let _turn = turns.acquire().await;
-                    this.measure(&cluster, &pods).await;
+                    if let Ok(cluster) = &watched.0 {
+                        this.measure(cluster, &pods).await;
+                    }
                     // Nobody visits any more when that fails.
-                    let _ = visits.send(ObjectRef::from_obj(&*cluster)).await;
+                    let _ = visits.send(ObjectRef::from_obj(&*watched)).await;
                 });
             }
         }
     }
 
     /// The clusters whose turn it is; those that are gone, or are sized by somebody else, are forgotten.
-    fn due(&self, clusters: &[Arc<ShortenerCluster>]) -> Vec<Arc<ShortenerCluster>> {
+    fn due(&self, clusters: &[Arc<WatchedCluster>]) -> Vec<Arc<WatchedCluster>> {
         let (now, mut known) = (self.now(), self.clusters());
-        let ours = clusters.iter().filter(|cluster| builtin(cluster).is_some());
-        let there: BTreeSet<Key> = ours.map(|cluster| key(cluster)).collect();
+        let ours =
+            clusters.iter().filter(|cluster| readable(cluster).is_some_and(|cluster| builtin(cluster).is_some()));
+        let there: BTreeSet<Key> = ours.map(|cluster| key(&**cluster)).collect();
         known.retain(|key, _| there.contains(key));
-        let is_due = |cluster: &&Arc<ShortenerCluster>| {
-            let Some(prometheus) = builtin(cluster).and_then(|autoscaling| autoscaling.prometheus.as_ref()) else {
+        let is_due = |cluster: &&Arc<WatchedCluster>| {
+            let Some(prometheus) =
+                readable(cluster).and_then(builtin).and_then(|autoscaling| autoscaling.prometheus.as_ref())
+            else {
                 return false;
             };
             let interval = Duration::from_secs(u64::try_from(prometheus.query_interval_seconds).unwrap_or_default());
-            let of_cluster = known.entry(key(cluster)).or_default();
+            let of_cluster = known.entry(key(&***cluster)).or_default();
             // One that is slow to answer is not asked again meanwhile: questions would pile up, and other clusters wait behind them.
             let is_due =
                 !of_cluster.is_asking && of_cluster.asked.is_none_or(|asked| now.saturating_sub(asked) >= interval);
@@ -124,11 +130,12 @@ impl Scaling {
         clusters.iter().filter(is_due).cloned().collect()
     }
 
-    async fn measure(&self, cluster: &ShortenerCluster, pods: &Store<Pod>) {
+    async fn measure(&self, cluster: &ShortenerCluster, pods: &Store<DeserializeGuard<Pod>>) {
         let Some(autoscaling) = builtin(cluster) else { return };
         let (namespace, name) = key(cluster);
         let of_cluster = pods.state();
-        let of_cluster = of_cluster.iter().map(|pod| &**pod).filter(|pod| belongs(*pod, &namespace, &name));
+        let of_cluster =
+            of_cluster.iter().filter_map(|pod| pod.0.as_ref().ok()).filter(|pod| belongs(*pod, &namespace, &name));
         let pods = warm(of_cluster, autoscaling, &ambient::now());
         let scraped_every = cluster.spec.monitoring.clone().unwrap_or_default().interval_seconds;
         let nodes = Nodes { namespace: &namespace, pods: &pods, scraped_every };
@@ -152,7 +159,11 @@ impl Scaling {
     }
 }
 
-fn key(cluster: &ShortenerCluster) -> Key {
+fn readable(cluster: &WatchedCluster) -> Option<&ShortenerCluster> {
+    cluster.0.as_ref().ok()
+}
+
+fn key(cluster: &impl ResourceExt) -> Key {
     (cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
 

@@ -14,6 +14,7 @@ use crate::ids::{CodeLength, IdRange, KeyspaceId, WorkerId};
 /// What the operator has seen and done.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schemars::transform::RecursiveTransform(super::bounds::bound_integers))]
 pub struct ShortenerClusterStatus {
     /// The generation of the resource that this answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

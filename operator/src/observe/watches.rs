@@ -11,7 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;
-use kube::core::NamespaceResourceScope;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -63,15 +63,18 @@ impl Scope {
     }
 }
 
+/// A resource as it is watched: one that cannot be read costs the others nothing.
+pub type WatchedCluster = DeserializeGuard<ShortenerCluster>;
+
 /// A visit to be made.
-pub type Trigger = ObjectRef<ShortenerCluster>;
+pub type Trigger = ObjectRef<WatchedCluster>;
 
 /// All watches; they end when it is dropped.
 #[derive(Debug)]
 pub struct Watches {
-    clusters: Store<ShortenerCluster>,
-    pods: Store<Pod>,
-    leases: Store<Lease>,
+    clusters: Store<WatchedCluster>,
+    pods: Store<DeserializeGuard<Pod>>,
+    leases: Store<DeserializeGuard<Lease>>,
     owned: Arc<RwLock<BTreeMap<Kind, Store<DynamicObject>>>>,
     triggers: mpsc::Sender<Trigger>,
     _tasks: Vec<AbortOnDropHandle<()>>,
@@ -84,11 +87,11 @@ impl Watches {
         let (triggers, visits) = mpsc::channel(TRIGGERS_MAX);
         let (all, labelled) = (watcher::Config::default(), watcher::Config::default().labels(CLUSTER_LABEL));
         let (clusters, watching_clusters) =
-            watch(scope.api(client), all, (), triggers.clone(), lean::<ShortenerCluster>, itself);
+            watch(scope.api(client), all, (), triggers.clone(), lean::<WatchedCluster>, itself);
         let (pods, watching_pods) =
-            watch(scope.api(client), labelled.clone(), (), triggers.clone(), lean_pod, cluster_of::<Pod>);
+            watch(scope.api(client), labelled.clone(), (), triggers.clone(), lean_pod, cluster_of);
         let (leases, watching_leases) =
-            watch(scope.api(client), labelled, (), triggers.clone(), lean::<Lease>, cluster_of::<Lease>);
+            watch(scope.api(client), labelled, (), triggers.clone(), lean::<DeserializeGuard<Lease>>, cluster_of);
         let owned = Arc::new(RwLock::new(BTreeMap::new()));
         let ours = triggers.clone();
         let watcher = OwnedWatcher { client: client.clone(), scope: scope.clone(), owned: owned.clone(), triggers };
@@ -107,17 +110,17 @@ impl Watches {
     }
 
     /// All clusters. What is decided on is read anew, as it is at that moment.
-    pub fn clusters(&self) -> &Store<ShortenerCluster> {
+    pub fn clusters(&self) -> &Store<WatchedCluster> {
         &self.clusters
     }
 
     /// The pods of all clusters.
-    pub fn pods(&self) -> &Store<Pod> {
+    pub fn pods(&self) -> &Store<DeserializeGuard<Pod>> {
         &self.pods
     }
 
     /// The Leases of all nodes.
-    pub fn leases(&self) -> &Store<Lease> {
+    pub fn leases(&self) -> &Store<DeserializeGuard<Lease>> {
         &self.leases
     }
 
@@ -198,7 +201,8 @@ impl OwnedWatcher {
     }
 }
 
-/// Follows the objects of one kind: keeps them in a store and triggers visits of the clusters that they belong to.
+/// Follows the objects of one kind: keeps them in a store and triggers visits of the clusters that they belong to. `K` must be readable
+/// whatever the object says: one that fails to decode would end the watch of all.
 fn watch<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -263,7 +267,7 @@ async fn trigger<K>(
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what is asked of objects of which not all belong to a cluster")]
-fn itself(cluster: &ShortenerCluster) -> Option<Trigger> {
+fn itself(cluster: &WatchedCluster) -> Option<Trigger> {
     Some(ObjectRef::from_obj(cluster))
 }
 
@@ -277,16 +281,17 @@ fn lean<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Of a pod only its name, its labels and its address count; a thousand of them stay small so.
-fn lean_pod(pod: &mut Pod) {
+/// Of a pod only its name, its labels, its address and whether it has ended count; a thousand of them stay small so.
+fn lean_pod(pod: &mut DeserializeGuard<Pod>) {
     lean(pod);
+    let Ok(pod) = &mut pod.0 else { return };
     pod.spec = None;
     pod.annotations_mut().clear();
     if let Some(status) = &mut pod.status {
-        let (pod_ip, mut conditions) = (status.pod_ip.take(), status.conditions.take());
+        let (phase, pod_ip, mut conditions) = (status.phase.take(), status.pod_ip.take(), status.conditions.take());
         if let Some(conditions) = &mut conditions {
             conditions.retain(|condition| condition.type_ == "Ready");
         }
-        *status = k8s_openapi::api::core::v1::PodStatus { pod_ip, conditions, ..Default::default() };
+        *status = k8s_openapi::api::core::v1::PodStatus { phase, pod_ip, conditions, ..Default::default() };
     }
 }

@@ -126,6 +126,16 @@ pub fn status_of_invalid(resource: &ShortenerCluster, invalid: &Invalid, now: &T
     ShortenerClusterStatus { observed_generation: generation, conditions, ..old }
 }
 
+/// The conditions of a cluster that this release does not understand.
+pub fn conditions_of_unreadable(old: &[Condition], why: &str, generation: Option<i64>, now: &Time) -> Vec<Condition> {
+    let message = format!(
+        "this release of the operator cannot read the resource: {why}. Nodes that run go on as they are, and get no new IDs; correct \
+         the field, or install the release that knows it"
+    );
+    let verdicts = BTreeMap::from([(ConditionType::Ready, Verdict::no(Reason::Unreadable, message))]);
+    with_verdicts(old.to_vec(), verdicts, generation, now)
+}
+
 fn with_verdicts(
     mut conditions: Vec<Condition>,
     verdicts: BTreeMap<ConditionType, Verdict>,
