@@ -205,6 +205,15 @@ impl Drop for Afterwards {
     }
 }
 
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
+/// What the servers of several tests at once may need, in bytes.
+const MEMORY_BYTES_MIN: u64 = 6 << 30;
+
+fn has_room(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|about| about.f_bavail.saturating_mul(about.f_frsize) >= MEMORY_BYTES_MIN)
+}
+
 /// A folder that is removed with its handle, or when this process ends without dropping it.
 #[derive(Debug)]
 pub struct ServerFolder {
@@ -213,9 +222,11 @@ pub struct ServerFolder {
 }
 
 impl ServerFolder {
-    /// An empty folder of its own.
+    /// An empty folder of its own. It lies in memory where there is room: a server that waits for a busy disk holds up all who wait for
+    /// the server, and what it has written stays there when it is killed.
     pub fn new() -> Result<Self> {
-        let path = TempDir::new().context("making a folder for servers")?.keep();
+        let folder = if has_room(Path::new(MEMORY)) { TempDir::new_in(MEMORY) } else { TempDir::new() };
+        let path = folder.context("making a folder for servers")?.keep();
         let removal = Afterwards::run(REMOVE_SCRIPT, &path)?;
         Ok(Self { path, _removal: removal })
     }
