@@ -118,15 +118,13 @@ pub async fn run(context: Arc<Context>, visits: mpsc::Receiver<Trigger>, shutdow
         .reconcile_all_on(begins)
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(visit, after_failure, context.clone());
-    let ended = async |visit: Result<_, controller::Error<VisitError, _>>| match visit {
-        // Nobody is there to be visited: the last that is heard of a resource that went.
-        Err(controller::Error::ObjectNotFound(gone)) => {
+    let ended = async |visit: Result<_, controller::Error<VisitError, _>>| {
+        // Failures were logged where they were counted. Of a resource that went this is the last that is heard.
+        if let Err(controller::Error::ObjectNotFound(gone)) = visit {
             let (namespace, name) = (gone.namespace.unwrap_or_default(), gone.name);
             context.metrics.forget(&namespace, &name);
             context.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace, name));
         }
-        // Failures were logged where they were counted.
-        _ => {}
     };
     visiting.for_each(ended).await;
 }
