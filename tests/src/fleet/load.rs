@@ -14,8 +14,13 @@ use crate::client::{Answer, Client};
 
 /// What a person's browser calls itself: its clicks count.
 pub const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-/// The pause between two requests of one client: the load is to show faults, not to wear out two cores.
+/// The shortest pause between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(4);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// How many times as long as its last answer took a client pauses: the load is to show faults, not to wear out two cores, however slow
+/// they are.
+const PAUSE_OF_ANSWER: u32 = 3;
 /// How often a create is sent again with its key before it is given up.
 const REPEATS_MAX: u32 = 200;
 
@@ -61,6 +66,7 @@ async fn create(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
         if stop.is_cancelled() {
             return;
         }
+        let began = clock.monotonic();
         let target = format!("https://www.example.com/{number}/{link}");
         let key = hex(random::<16>());
         let mut ask = async |kind: &str| {
@@ -91,8 +97,13 @@ async fn create(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
                 _ => tokio::time::sleep(PAUSE * 5).await,
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause_after(clock.monotonic().saturating_sub(began))).await;
     }
+}
+
+/// How long a client pauses after an answer.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(PAUSE_OF_ANSWER).clamp(PAUSE, PAUSE_MAX)
 }
 
 /// A create that is sent again after it was acknowledged tells of the same link, or fails.
@@ -109,6 +120,7 @@ async fn follow(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
     let mut turn = number;
     while !stop.is_cancelled() {
         turn += 1;
+        let began = clock.monotonic();
         let chosen = usize::from(u16::from_be_bytes(random()));
         if let Some(link) = history.link(chosen) {
             let client: Client = fleet.client(turn).await.with_header("User-Agent", BROWSER);
@@ -125,7 +137,7 @@ async fn follow(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
                 Err(_) => {}
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause_after(clock.monotonic().saturating_sub(began))).await;
     }
 }
 
