@@ -24,11 +24,6 @@ const CPU_LIMIT: u32 = 130;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
 const TARGET_MS: u64 = 50;
-/// Which part of the requests is to be under the target again.
-const PERCENTILE: f64 = 0.99;
-/// The same in the short form: as many as were over it when the load was too much. Where two cores carry the whole cluster and its load, a
-/// node that has used up its share of a tenth of a second holds up more than one request in a hundred, however many nodes there are.
-const PERCENTILE_SHORT: f64 = 0.9;
 /// How much more is asked after the step.
 const STEP: u32 = 6;
 /// Redirects a second that are tried first to find out what is too much, and at most; each try is of a quarter more.
@@ -89,7 +84,7 @@ async fn too_much(world: &World, link: &str) -> Result<u32> {
         sleep(TRIED_FOR).await;
         let record = load.stop(world).await?;
         record.expect_only("redirects", &["302"], 1_000)?;
-        if record.quantile_ms(PERCENTILE_SHORT) > TARGET_MS {
+        if record.quantile_ms(0.9) > TARGET_MS {
             return Ok(per_second);
         }
         per_second += per_second / 4;
@@ -128,16 +123,14 @@ pub async fn load(world: &World) -> Result<String> {
     record.expect_only("redirects", &["302"], 1_000)?;
     let worst = (step..end - MOMENT_S).map(|from| record.between(from, from + MOMENT_S).quantile_ms(0.99)).max();
     ensure!(worst.is_some_and(|worst| worst > TARGET_MS), "the load did not bite: p99 was at most {worst:?} ms");
-    let percentile = world.sized(PERCENTILE_SHORT, PERCENTILE);
-    let back = back_under_target(&record, step, end, percentile)
-        .with_context(|| format!("{usual} → {} requests/s, sizes: {:?}", usual * STEP, changes(&sizes)))?;
+    let back = back_under_target(&record, step, end).with_context(|| format!("sizes: {:?}", changes(&sizes)))?;
     let most = sizes.values().copied().max().unwrap_or_default();
     ensure!(most > NODES, "it did not grow");
     // That it shrinks once there is less to do is none.
     let reversals = reversals(&sizes.values().copied().collect::<Vec<_>>()).saturating_sub(1);
     ensure!(reversals <= 1, "{reversals} reversals: {:?}", changes(&sizes));
     Ok(format!(
-        "{usual} → {} → {least} requests/s with {CPU_LIMIT}m of a core for each node: p99 up to {} ms in {MOMENT_S} s, the {percentile} quantile under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
+        "{usual} → {} → {least} requests/s with {CPU_LIMIT}m of a core for each node: p99 up to {} ms in {MOMENT_S} s, under {TARGET_MS} ms again after {back} s, {NODES} → {most} → {NODES} nodes, \
          {reversals} reversals; 0 failed of {}",
         usual * STEP,
         worst.unwrap_or_default(),
@@ -146,22 +139,19 @@ pub async fn load(world: &World) -> Result<String> {
 }
 
 /// Seconds from the step until every later moment, up to its end, was under the target.
-fn back_under_target(record: &Record, step: i64, end: i64, percentile: f64) -> Result<i64> {
+fn back_under_target(record: &Record, step: i64, end: i64) -> Result<i64> {
     let slow = |from: &i64| {
         let moment = record.between(*from, *from + MOMENT_S);
-        moment.total() == 0 || moment.quantile_ms(percentile) > TARGET_MS
+        moment.total() == 0 || moment.quantile_ms(0.99) > TARGET_MS
     };
     let last_slow = (step..=end - MOMENT_S).rfind(slow);
     let back = last_slow.map_or(0, |from| from + 1 - step);
     let latest = i64::try_from(BACK_UNDER_TARGET.as_secs()).context("a small number")?;
-    let each = |percentile: f64| -> Vec<_> {
-        (step..end).step_by(10).map(|from| record.between(from, from + 10).quantile_ms(percentile)).collect()
-    };
+    let each = (step..end).step_by(10).map(|from| record.between(from, from + 10).quantile_ms(0.99));
     ensure!(
         back <= latest,
-        "the {percentile} quantile was still over {TARGET_MS} ms {back} s after the step; in ms, each 10 s: {:?}; p99: {:?}",
-        each(percentile),
-        each(PERCENTILE)
+        "p99 was still over {TARGET_MS} ms {back} s after the step; in ms, each 10 s: {:?}",
+        each.collect::<Vec<_>>()
     );
     Ok(back)
 }
