@@ -18,9 +18,8 @@ use crate::witness::{Ask, second};
 /// The fewest nodes, and the most.
 const NODES: usize = 2;
 const NODES_MAX: usize = 10;
-/// What a node may use of a core, in thousandths: so little that a few hundred requests a second are a load, and so much that what a node does
-/// by itself, such as telling its metrics, does not use up a tenth of a second's share. Whatever comes then waits for the next.
-const CPU_LIMIT: u32 = 130;
+/// What a node may use of a core, in thousandths: so little that a few hundred requests a second are a load.
+const CPU_LIMIT: u32 = 65;
 /// So much that none of what it does is one.
 const CPU_AMPLE: u32 = 500;
 const TARGET_MS: u64 = 50;
