@@ -29,10 +29,10 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// PD, the store, and six of Redis.
 const SERVERS: usize = 8;
-/// Connections to one server that a node has at once. It should be one; but one that is not answered in time is replaced, by us once a
-/// second and by the client of Redis at once, and lives until its last call is over. On a machine that is held up up to 10 were seen for
-/// a moment. It is far from one for each of the clients that are the load.
-const CLIENTS_MAX: usize = 11;
+/// Clients of one server that a node has at once. It should be one; but one that is not answered in time is replaced, once a
+/// second, and lives until its last call is over, which on a machine that is held up takes some. It is far from one for each of
+/// the clients that are the load.
+const CLIENTS_MAX: usize = 8;
 const _: () = assert!(2 * CLIENTS_MAX < CREATORS + FOLLOWERS);
 
 /// Has a link made by each node in turn.
