@@ -153,17 +153,13 @@ async fn visit_in_time(
     name: &str,
     gathered: &mut Duration,
 ) -> Result<Duration, VisitError> {
-    let gone = || {
-        context.metrics.forget(namespace, name);
-        Ok(VISIT_TIMEOUT)
-    };
-    let Some(mut looked) = look(context, namespace, name).await? else { return gone() };
+    let Some(mut looked) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
     // Deliveries of grants that are written down already do not wait.
     let waiting = looked.plan.deliveries.len();
     if waiting > 0 && looked.plan.status.is_some() {
         *gathered = batch_window(waiting);
         tokio::time::sleep(*gathered).await;
-        let Some(later) = look(context, namespace, name).await? else { return gone() };
+        let Some(later) = look(context, namespace, name).await? else { return Ok(VISIT_TIMEOUT) };
         looked = later;
     }
     let Looked { object, known_status, plan: planned } = looked;

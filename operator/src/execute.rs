@@ -7,16 +7,15 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use shortener_crds::ShortenerCluster;
 use shortener_crds::causes::Causes;
 use shortener_crds::lease::{CLUSTER_LABEL, GRANT_ANNOTATION};
 
 use crate::ambient;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, shortener_clusters};
 use crate::plan::allocate::Delivery;
 use crate::plan::resources::{Desired, FIELD_MANAGER, GENERATED_KEY, HAND_OVER_MANAGER, MANAGED_BY_LABEL};
 use crate::plan::{Event, FINALIZER, Finalizer, NewStatus, Plan, Unwanted};
@@ -134,13 +133,11 @@ impl Executor {
 
     /// Written only if the resource is as it was read.
     async fn write_status(&self, resource: &DynamicObject, status: &NewStatus) -> Result<(), ExecuteError> {
-        let (api, name) = (self.clusters(resource), resource.name_any());
-        let failed =
-            |error: WriteError| ExecuteError { doing: "write the status of", what: name.clone(), source: error };
+        let (api, name, doing) = (self.clusters(resource), resource.name_any(), "write the status of");
         let written = match status {
             NewStatus::Whole(status) => {
                 let mut written = resource.clone();
-                written.data["status"] = serde_json::to_value(status).map_err(|error| failed(error.into()))?;
+                written.data["status"] = serde_json::to_value(status).map_err(failed(doing, &name))?;
                 api.replace_status(&name, &PostParams::default(), &written).await
             }
             NewStatus::Conditions(conditions, generation) => {
@@ -151,13 +148,13 @@ impl Executor {
                 api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await
             }
         };
-        written.map(|_| ()).map_err(|error| failed(error.into()))
+        written.map(|_| ()).map_err(failed(doing, &name))
     }
 
     /// The resources beside this one.
     fn clusters(&self, resource: &DynamicObject) -> Api<DynamicObject> {
-        let kind = ApiResource::erase::<ShortenerCluster>(&());
-        Api::namespaced_with(self.client.clone(), &resource.namespace().unwrap_or_default(), &kind)
+        let namespace = resource.namespace().unwrap_or_default();
+        Api::namespaced_with(self.client.clone(), &namespace, &shortener_clusters())
     }
 
     /// Lets a field stay that only we have set and no longer want to: the API server would put it back to its default, one node.
@@ -258,7 +255,7 @@ impl Executor {
 
     /// Events are news for people: one that cannot be told is logged and is no reason to do anything again.
     async fn tell(&self, resource: &DynamicObject, events: &[Event]) {
-        let about = resource.object_ref(&ApiResource::erase::<ShortenerCluster>(&()));
+        let about = resource.object_ref(&shortener_clusters());
         for Event { is_warning, reason, message } in events {
             let event = ApiEvent {
                 type_: if *is_warning { EventType::Warning } else { EventType::Normal },

@@ -1,6 +1,7 @@
 //! The kinds of object that a cluster owns, and which of them every API server knows.
 
 use kube::core::{ApiResource, GroupVersionKind};
+use shortener_crds::ShortenerCluster;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $group:literal, $version:literal, $name:literal, $plural:literal, $everywhere:literal;)*) => {
@@ -46,6 +47,11 @@ kinds! {
     PodMonitor = "monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", false;
     /// The alerts.
     PrometheusRule = "monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules", false;
+}
+
+/// What a client has to know of `ShortenerCluster` to take one that may say anything.
+pub fn shortener_clusters() -> ApiResource {
+    ApiResource::erase::<ShortenerCluster>(&())
 }
 
 impl Kind {

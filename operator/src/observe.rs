@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
 use shortener_crds::ShortenerCluster;
@@ -18,7 +18,7 @@ use shortener_crds::ids::allocate::PodUid;
 use shortener_crds::lease::CLUSTER_LABEL;
 
 use crate::ambient;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, shortener_clusters};
 use crate::plan::allocate::node_leases;
 use crate::plan::validate::validate;
 use crate::plan::{Defaults, Observed, Owned};
@@ -55,8 +55,7 @@ pub enum ObserveError {
 
 /// The resource as it is now, whatever it says; none when it is gone.
 pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Option<DynamicObject>, ObserveError> {
-    let kind = ApiResource::erase::<ShortenerCluster>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &shortener_clusters());
     let failed = |source| ObserveError::Resource { namespace: namespace.to_owned(), name: name.to_owned(), source };
     api.get_opt(name).await.map_err(failed)
 }

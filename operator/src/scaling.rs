@@ -94,9 +94,7 @@ impl Scaling {
                 asking.spawn(async move {
                     // It is never closed.
                     let _turn = turns.acquire().await;
-                    if let Ok(cluster) = &watched.0 {
-                        this.measure(cluster, &pods).await;
-                    }
+                    this.measure(&watched, &pods).await;
                     // Nobody visits any more when that fails.
                     let _ = visits.send(ObjectRef::from_obj(&*watched)).await;
                 });
@@ -107,18 +105,15 @@ impl Scaling {
     /// The clusters whose turn it is; those that are gone, or are sized by somebody else, are forgotten.
     fn due(&self, clusters: &[Arc<WatchedCluster>]) -> Vec<Arc<WatchedCluster>> {
         let (now, mut known) = (self.now(), self.clusters());
-        let ours =
-            clusters.iter().filter(|cluster| readable(cluster).is_some_and(|cluster| builtin(cluster).is_some()));
-        let there: BTreeSet<Key> = ours.map(|cluster| key(&**cluster)).collect();
+        let ours = clusters.iter().filter(|cluster| builtin(cluster).is_some());
+        let there: BTreeSet<Key> = ours.map(|cluster| key(cluster)).collect();
         known.retain(|key, _| there.contains(key));
         let is_due = |cluster: &&Arc<WatchedCluster>| {
-            let Some(prometheus) =
-                readable(cluster).and_then(builtin).and_then(|autoscaling| autoscaling.prometheus.as_ref())
-            else {
+            let Some(prometheus) = builtin(cluster).and_then(|(_, autoscaling)| autoscaling.prometheus.as_ref()) else {
                 return false;
             };
             let interval = Duration::from_secs(u64::try_from(prometheus.query_interval_seconds).unwrap_or_default());
-            let of_cluster = known.entry(key(&***cluster)).or_default();
+            let of_cluster = known.entry(key(cluster)).or_default();
             // One that is slow to answer is not asked again meanwhile: questions would pile up, and other clusters wait behind them.
             let is_due =
                 !of_cluster.is_asking && of_cluster.asked.is_none_or(|asked| now.saturating_sub(asked) >= interval);
@@ -130,9 +125,9 @@ impl Scaling {
         clusters.iter().filter(is_due).cloned().collect()
     }
 
-    async fn measure(&self, cluster: &ShortenerCluster, pods: &Store<DeserializeGuard<Pod>>) {
-        let Some(autoscaling) = builtin(cluster) else { return };
-        let (namespace, name) = key(cluster);
+    async fn measure(&self, watched: &WatchedCluster, pods: &Store<DeserializeGuard<Pod>>) {
+        let Some((cluster, autoscaling)) = builtin(watched) else { return };
+        let (namespace, name) = key(watched);
         let of_cluster = pods.state();
         let of_cluster =
             of_cluster.iter().filter_map(|pod| pod.0.as_ref().ok()).filter(|pod| belongs(*pod, &namespace, &name));
@@ -159,17 +154,15 @@ impl Scaling {
     }
 }
 
-fn readable(cluster: &WatchedCluster) -> Option<&ShortenerCluster> {
-    cluster.0.as_ref().ok()
-}
-
-fn key(cluster: &impl ResourceExt) -> Key {
+fn key(cluster: &WatchedCluster) -> Key {
     (cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
 
-/// How the operator is to size a cluster, if it is to.
-fn builtin(cluster: &ShortenerCluster) -> Option<&Autoscaling> {
-    cluster.spec.autoscaling.as_ref().filter(|autoscaling| autoscaling.mode == AutoscalingMode::Builtin)
+/// A cluster that the operator is to size, and how.
+fn builtin(watched: &WatchedCluster) -> Option<(&ShortenerCluster, &Autoscaling)> {
+    let cluster = watched.0.as_ref().ok()?;
+    let autoscaling = cluster.spec.autoscaling.as_ref()?;
+    (autoscaling.mode == AutoscalingMode::Builtin).then_some((cluster, autoscaling))
 }
 
 /// The names of the pods that have been ready for as long as warming up takes, and are to stay.

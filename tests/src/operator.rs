@@ -18,6 +18,7 @@ use kube::{Client, CustomResourceExt};
 use serde_json::{Value, json};
 use shortener_crds::ShortenerCluster;
 use shortener_operator::config::{LogFormat, LogLevel, Run};
+use shortener_operator::kinds::shortener_clusters;
 use shortener_operator::manifest::lease_policy;
 use shortener_operator::rbac::{in_own_namespace, in_watched_namespaces};
 use tokio::net::TcpListener;
@@ -167,5 +168,5 @@ pub fn sample(patch: &Value) -> Result<Value> {
 
 /// The kind, for objects that may make no sense.
 pub fn kind() -> ApiResource {
-    ApiResource::erase::<ShortenerCluster>(&())
+    shortener_clusters()
 }

@@ -120,13 +120,14 @@ async fn follow(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
     let mut turn = number;
     while !stop.is_cancelled() {
         turn += 1;
-        let began = clock.monotonic();
+        let mut took = Duration::ZERO;
         let chosen = usize::from(u16::from_be_bytes(random()));
         if let Some(link) = history.link(chosen) {
             let client: Client = fleet.client(turn).await.with_header("User-Agent", BROWSER);
             let begun = clock.monotonic();
             let answer = client.get(&link.path).await;
-            note(&history, "redirect", answer.as_ref().ok(), clock.monotonic().saturating_sub(begun));
+            took = clock.monotonic().saturating_sub(begun);
+            note(&history, "redirect", answer.as_ref().ok(), took);
             match answer {
                 Ok(answer) if answer.status == 302 && answer.header("location") == Some(&link.target) => {}
                 Ok(answer) if answer.status >= 500 => {}
@@ -137,7 +138,7 @@ async fn follow(fleet: Arc<Fleet>, history: Arc<History>, stop: CancellationToke
                 Err(_) => {}
             }
         }
-        tokio::time::sleep(pause_after(clock.monotonic().saturating_sub(began))).await;
+        tokio::time::sleep(pause_after(took)).await;
     }
 }
 
